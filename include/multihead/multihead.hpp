@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// multihead: multi-head attention for CPUs. This header brings everything; each of them also stands alone.
+#pragma once
+
+#define MULTIHEAD_VERSION_MAJOR 0
+#define MULTIHEAD_VERSION_MINOR 1
+#define MULTIHEAD_VERSION_PATCH 0
+
+#include "multihead/attention.hpp"
+#include "multihead/error.hpp"
+#include "multihead/io.hpp"
+#include "multihead/layer.hpp"
+#include "multihead/parallel.hpp"
+#include "multihead/target.hpp"
+#include "multihead/tensor.hpp"
+
+namespace multihead {
+
+// "0.1.0", of the library that is linked.
+const char* version() noexcept;
+
+}  // namespace multihead
