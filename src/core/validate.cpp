@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+// The rules, and the sentences that state them.
+#include "core/validate.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+
+namespace multihead {
+
+namespace {
+
+struct ByteRange {
+  std::int64_t begin;  // relative to data
+  std::int64_t end;
+};
+
+bool has_elements(const Operand& view) {
+  return std::none_of(view.extents.begin(), view.extents.end(), [](std::int64_t extent) { return extent == 0; });
+}
+
+// The bytes between the first and the last element, or false when they do not fit in 63 bits.
+bool byte_range(const Operand& view, ByteRange& range) {
+  const auto element = static_cast<std::int64_t>(view.element_size);
+  range = {0, element};
+  for (std::size_t axis = 0; axis < view.extents.size(); ++axis) {
+    std::int64_t reach = 0;
+    if (__builtin_mul_overflow(view.extents[axis] - 1, view.strides[axis], &reach) ||
+        __builtin_mul_overflow(reach, element, &reach))
+      return false;
+    std::int64_t& bound = reach < 0 ? range.begin : range.end;
+    if (__builtin_add_overflow(bound, reach, &bound)) return false;
+  }
+  constexpr std::int64_t kLargest = std::numeric_limits<std::int64_t>::max() / 2;
+  return range.begin > -kLargest && range.end < kLargest;
+}
+
+std::string text(std::int64_t value) { return std::to_string(value); }
+
+}  // namespace
+
+void fail(ErrorCode code, const std::string& sentence) { throw Error(code, sentence); }
+
+void check_view(const char* function, const Operand& view) {
+  const auto start = [&] { return std::string(function) + ": " + view.name; };
+  for (std::size_t axis = 0; axis < view.extents.size(); ++axis)
+    if (view.extents[axis] < 0)
+      fail(ErrorCode::shape_mismatch, start() + " has extent " + text(view.extents[axis]) + " on axis " +
+                                          text(static_cast<std::int64_t>(axis)) + "; it may not be negative");
+  if (!has_elements(view)) return;
+  if (!view.data) fail(ErrorCode::shape_mismatch, start() + " is null; it must point to its elements");
+  ByteRange range{};
+  if (!byte_range(view, range))
+    fail(ErrorCode::shape_mismatch, start() + " has extents and strides beyond the address space");
+}
+
+void check_contiguous(const char* function, const Operand& view) {
+  if (view.extents.back() > 1 && view.strides.back() != 1)
+    fail(ErrorCode::shape_mismatch, std::string(function) + ": " + view.name + " has stride " +
+                                        text(view.strides.back()) + " on its last axis; it must be 1");
+}
+
+void check_writable(const char* function, const Operand& view) {
+  if (!has_elements(view)) return;
+  std::int64_t needed = 1;  // elements that the axes so far span, fastest first
+  std::int64_t last = -1;   // the stride of the axis before
+  for (std::size_t round = 0; round < view.extents.size(); ++round) {
+    std::int64_t stride = std::numeric_limits<std::int64_t>::max(), span = 0;
+    for (std::size_t axis = 0; axis < view.extents.size(); ++axis) {
+      const std::int64_t candidate = std::abs(view.strides[axis]);
+      if (view.extents[axis] <= 1 || candidate <= last || candidate > stride) continue;
+      // Two axes of one stride always collide.
+      span = candidate == stride ? -1 : candidate * (view.extents[axis] - 1);
+      stride = candidate;
+    }
+    if (span == 0) return;
+    if (stride < needed || span < 0)
+      fail(ErrorCode::shape_mismatch, std::string(function) + ": " + view.name +
+                                          " has strides that put two elements in one place; it must be writable");
+    needed += span;
+    last = stride;
+  }
+}
+
+void check_apart(const char* function, const Operand& output, const Operand& input) {
+  if (!has_elements(output) || !has_elements(input)) return;
+  ByteRange out{}, in{};
+  byte_range(output, out);
+  byte_range(input, in);
+  const auto base = [](const Operand& view, std::int64_t offset) {
+    return reinterpret_cast<std::uintptr_t>(view.data) + static_cast<std::uintptr_t>(offset);
+  };
+  if (base(output, out.begin) < base(input, in.end) && base(input, in.begin) < base(output, out.end))
+    fail(ErrorCode::shape_mismatch,
+         std::string(function) + ": " + output.name + " overlaps " + input.name + "; they must be apart");
+}
+
+void check_equal(const char* function, std::string_view subject, std::string_view property, std::int64_t value,
+                 std::string_view other, std::int64_t other_value) {
+  if (value == other_value) return;
+  const std::string words = std::string(subject) + " " + std::string(property) + " " + text(value);
+  fail(ErrorCode::shape_mismatch, std::string(function) + ": " + words + ", " + std::string(other) + " " +
+                                      text(other_value) + "; they must be equal");
+}
+
+void check_between(const char* function, std::string_view what, std::int64_t value, std::int64_t low,
+                   std::int64_t high) {
+  if (value < low || value > high)
+    fail(ErrorCode::bad_option, std::string(function) + ": " + std::string(what) + " is " + text(value) +
+                                    "; it must be " + text(low) + " to " + text(high));
+}
+
+namespace {
+
+void check_extents(const char* function, const AttentionShape& shape) {
+  constexpr std::int64_t kAny = std::int64_t{1} << 48;
+  check_between(function, "batch", shape.batch, 0, kAny);
+  check_between(function, "heads", shape.heads, 1, kAny);
+  check_between(function, "kv_heads", shape.kv_heads, 1, kAny);
+  check_between(function, "q_len", shape.q_len, 0, kAny);
+  check_between(function, "kv_len", shape.kv_len, 0, kAny);
+  check_between(function, "head_dim", shape.head_dim, 1, kMaxHeadDim);
+  check_between(function, "value_dim", shape.value_dim, 1, kMaxHeadDim);
+  std::int64_t rows = 0;
+  if (__builtin_mul_overflow(shape.batch, shape.heads, &rows) || __builtin_mul_overflow(rows, shape.q_len, &rows))
+    fail(ErrorCode::shape_mismatch, std::string(function) + ": batch x heads x q_len is beyond the address space");
+  if (shape.heads % shape.kv_heads != 0)
+    fail(ErrorCode::shape_mismatch, std::string(function) + ": heads is " + text(shape.heads) + ", kv_heads is " +
+                                        text(shape.kv_heads) + "; heads must be a multiple of kv_heads");
+}
+
+}  // namespace
+
+void check_attention(const char* function, const AttentionShape& shape, const AttentionOptions& options) {
+  check_extents(function, shape);
+  check_between(function, "threads", options.threads, 1, 1 << 16);
+  if (options.scale && !std::isfinite(*options.scale))
+    fail(ErrorCode::bad_option, std::string(function) + ": scale is not finite; it must be");
+  if (options.causal.kind() == Causal::Kind::square && shape.q_len != shape.kv_len)
+    fail(ErrorCode::bad_option, std::string(function) + ": causal with q_len " + text(shape.q_len) + " and kv_len " +
+                                    text(shape.kv_len) +
+                                    " must name its alignment: top_left, bottom_right or a query offset");
+  constexpr std::int64_t kFar = std::int64_t{1} << 48;
+  check_between(function, "query offset", options.causal.query_offset(), -kFar, kFar);
+  if (options.lengths.empty()) return;
+  check_equal(function, "lengths", "has", static_cast<std::int64_t>(options.lengths.size()), "batch is", shape.batch);
+  for (std::int64_t length : options.lengths) check_between(function, "a length", length, 0, shape.kv_len);
+}
+
+}  // namespace multihead
