@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// Matrix products for other rooms: several of them shared out to threads at once.
+#pragma once
+
+#include <span>
+
+#include "core/parallel.hpp"
+#include "core/scratch.hpp"
+#include "kernels/table.hpp"
+#include "multihead/tensor.hpp"
+
+namespace multihead {
+
+// c = a b. a (rows, inner) and c (rows, columns) contiguous along rows; b (inner, columns) along either axis.
+template <class T>
+struct Product {
+  MatrixView<const T> a, b;
+  MatrixView<T> c;
+};
+
+constexpr std::int64_t kRowChunk = 384;  // rows of a task: enough to make up for packing its panel of b
+
+template <class T>
+constexpr std::size_t product_scratch() {
+  return round_to_line(kMatmulScratch * sizeof(T));
+}
+
+// Computes all of them. scratch: product_scratch<T>() for each of threads workers. A product's bits do not depend on
+// the others, nor on how rows and columns are cut.
+template <class T>
+void run_products(std::span<const Product<T>> products, int threads, const ParallelFor& custom,
+                  const KernelTable& table, std::byte* scratch) {
+  const auto panels = [](const Product<T>& p) { return (p.c.extent(1) + kRowBlock - 1) / kRowBlock; };
+  const auto chunks = [](const Product<T>& p) { return (p.c.extent(0) + kRowChunk - 1) / kRowChunk; };
+  std::int64_t tasks = 0;
+  for (const Product<T>& product : products) tasks += panels(product) * chunks(product);
+  parallel_for(tasks, threads, custom, [&](int worker, std::int64_t index) {
+    const Product<T>* product = products.data();
+    for (; index >= panels(*product) * chunks(*product); ++product) index -= panels(*product) * chunks(*product);
+    const auto& [a, b, c] = *product;
+    const std::int64_t row = index % chunks(*product) * kRowChunk, column = index / chunks(*product) * kRowBlock;
+    MatmulTask<T> task{};
+    task.a = a.data() + row * a.stride(0);
+    task.b = b.data() + column * b.stride(1);
+    task.c = &c(row, column);
+    task.a_stride = a.stride(0);
+    task.b_inner_stride = b.stride(0);
+    task.b_column_stride = b.extent(1) > 1 ? b.stride(1) : 1;
+    task.c_stride = c.stride(0);
+    task.rows = std::min(kRowChunk, c.extent(0) - row);
+    task.inner = a.extent(1);
+    task.columns = static_cast<int>(std::min<std::int64_t>(kRowBlock, c.extent(1) - column));
+    task.scratch = reinterpret_cast<T*>(scratch + static_cast<std::size_t>(worker) * product_scratch<T>());
+    table.kernels<T>().matmul(task);
+  });
+}
+
+}  // namespace multihead

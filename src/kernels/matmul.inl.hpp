@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+// C = A B for one block of columns. An element is a sum over blocks of kInnerBlock input channels, each block one
+// chain of fused multiply-adds from zero, the blocks added in ascending order: the same whatever the rows and columns
+// beside it, and closer to the true sum than one long chain.
+
+// C (N, V registers of columns) = or += A (N, count) panel, the last register only as far as columns reach.
+template <class T, int N, int V>
+MULTIHEAD_NOINLINE void matmul_tile(const T* a, std::int64_t a_stride, const T* panel, std::int64_t count, T* c,
+                                    std::int64_t c_stride, int columns, bool add) {
+  constexpr int kLanes = Vec<T>::kLanes;
+  Vec<T> sums[N][V];
+  MULTIHEAD_UNROLL
+  for (int n = 0; n < N; ++n) {
+    MULTIHEAD_UNROLL
+    for (int v = 0; v < V; ++v) sums[n][v] = Vec<T>::splat(0);
+  }
+  accumulate<T, N, 0, V>(sums, a, a_stride, 1, panel, count);
+  const int last = columns - (V - 1) * kLanes;
+  MULTIHEAD_UNROLL
+  for (int n = 0; n < N; ++n) {
+    MULTIHEAD_UNROLL
+    for (int v = 0; v < V; ++v) {
+      T* to = c + n * c_stride + v * kLanes;
+      if (v < V - 1 || last >= kLanes) {
+        (add ? Vec<T>::load(to) + sums[n][v] : sums[n][v]).store(to);
+      } else {
+        (add ? Vec<T>::load_first(to, last) + sums[n][v] : sums[n][v]).store_first(to, last);
+      }
+    }
+  }
+}
+
+template <class T, int V>
+void matmul_rows(const MatmulTask<T>& task, const T* a, const T* panel, std::int64_t count, int column, bool add) {
+  const int columns = std::min(task.columns - column, V * Vec<T>::kLanes);
+  std::int64_t row = 0;
+  const auto tile = [&]<int N>() {
+    matmul_tile<T, N, V>(a + row * task.a_stride, task.a_stride, panel, count, task.c + row * task.c_stride + column,
+                         task.c_stride, columns, add);
+    row += N;
+  };
+  while (row + kTileBroadcasts <= task.rows) tile.template operator()<kTileBroadcasts>();
+  if constexpr (kTileBroadcasts > 4)
+    if (row + 4 <= task.rows) tile.template operator()<4>();
+  if (row + 2 <= task.rows) tile.template operator()<2>();
+  if (row < task.rows) tile.template operator()<1>();
+}
+
+// Lines [0, count) of B, task.columns wide, filled with zeros to a whole register.
+template <class T>
+void matmul_pack(const MatmulTask<T>& task, const T* b, std::int64_t count) {
+  constexpr int kLanes = Vec<T>::kLanes;
+  if (task.b_column_stride != 1) {  // [out, in]: rows of B^T are contiguous
+    pack_panel<T>(b, task.b_column_stride, task.columns, count, task.scratch);
+    return;
+  }
+  for (std::int64_t k = 0; k < count; ++k)
+    for (int column = 0; column < task.columns; column += kLanes) {
+      const T* from = b + k * task.b_inner_stride + column;
+      const int valid = task.columns - column;
+      (valid >= kLanes ? Vec<T>::load(from) : Vec<T>::load_first(from, valid))
+          .store(task.scratch + k * kRowBlock + column);
+    }
+}
+
+// B is contiguous along columns (b_column_stride 1) or along the inner axis (b_inner_stride 1).
+template <class T>
+void matmul_task(const MatmulTask<T>& task) noexcept {
+  constexpr int kLanes = Vec<T>::kLanes;
+  std::int64_t inner = 0;
+  do {  // once for inner == 0: C becomes zero
+    const std::int64_t count = std::min<std::int64_t>(task.inner - inner, kInnerBlock);
+    matmul_pack(task, task.b + inner * task.b_inner_stride, count);
+    for (int column = 0; column < task.columns; column += kTileVecs * kLanes) {
+      const int vecs = std::min(kTileVecs, (task.columns - column + kLanes - 1) / kLanes);
+      const T* a = task.a + inner;
+      const T* panel = task.scratch + column;
+      const bool add = inner > 0;
+      if (vecs == 1)
+        matmul_rows<T, 1>(task, a, panel, count, column, add);
+      else if (vecs == 2 || kTileVecs == 2)
+        matmul_rows<T, 2>(task, a, panel, count, column, add);
+      else
+        matmul_rows<T, kTileVecs>(task, a, panel, count, column, add);
+    }
+    inner += kInnerBlock;
+  } while (inner < task.inner);
+}

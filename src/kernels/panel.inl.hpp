@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+// Panels: kRowBlock lanes wide, one line an inner index, so that a product reads whole registers. Packing into one and
+// writing out of one are transpositions; the inner step of every product runs over one.
+
+// Transposes kLanes registers of kLanes elements: log2(kLanes) rounds in which neighbours interleave with the half
+// away, each doubling the length of the runs that stand in their final order.
+template <class T>
+MULTIHEAD_INLINE void transpose(Vec<T> (&x)[Vec<T>::kLanes]) {
+  using V = Vec<T>;
+  constexpr int kHalf = V::kLanes / 2;
+  MULTIHEAD_UNROLL
+  for (int length = 1; length < V::kLanes; length *= 2) {
+    V y[V::kLanes];
+    MULTIHEAD_UNROLL
+    for (int i = 0; i < kHalf; ++i) {
+      y[2 * i] = V::zip_low(x[i], x[i + kHalf]);
+      y[2 * i + 1] = V::zip_high(x[i], x[i + kHalf]);
+    }
+    MULTIHEAD_UNROLL
+    for (int i = 0; i < V::kLanes; ++i) x[i] = y[i];
+  }
+}
+
+// panel[c * kRowBlock + r] = source[r * stride + c] for r < rows, c < columns; lanes from rows up to the next whole
+// register become zero.
+template <class T>
+MULTIHEAD_NOINLINE void pack_panel(const T* source, std::int64_t stride, int rows, std::int64_t columns, T* panel) {
+  using V = Vec<T>;
+  constexpr int kLanes = V::kLanes;
+  for (int r = 0; r < rows; r += kLanes)
+    for (std::int64_t c = 0; c < columns; c += kLanes) {
+      const int valid = static_cast<int>(columns - c < kLanes ? columns - c : kLanes);
+      V x[kLanes];
+      MULTIHEAD_UNROLL
+      for (int i = 0; i < kLanes; ++i) {
+        const T* from = source + (r + i) * stride + c;
+        x[i] = r + i >= rows ? V::splat(0) : valid == kLanes ? V::load(from) : V::load_first(from, valid);
+      }
+      transpose<T>(x);
+      MULTIHEAD_UNROLL
+      for (int i = 0; i < kLanes; ++i)
+        if (i < valid) x[i].store(panel + (c + i) * kRowBlock + r);
+    }
+}
+
+// target[r * stride + c] = panel[c * kRowBlock + r] for r < rows, c < columns.
+template <class T>
+MULTIHEAD_NOINLINE void unpack_panel(const T* panel, int rows, std::int64_t columns, T* target, std::int64_t stride) {
+  using V = Vec<T>;
+  constexpr int kLanes = V::kLanes;
+  for (int r = 0; r < rows; r += kLanes)
+    for (std::int64_t c = 0; c < columns; c += kLanes) {
+      const int valid = static_cast<int>(columns - c < kLanes ? columns - c : kLanes);
+      V x[kLanes];
+      MULTIHEAD_UNROLL
+      for (int i = 0; i < kLanes; ++i) x[i] = i < valid ? V::load(panel + (c + i) * kRowBlock + r) : V::splat(0);
+      transpose<T>(x);
+      MULTIHEAD_UNROLL
+      for (int i = 0; i < kLanes; ++i) {
+        if (r + i >= rows) continue;
+        T* to = target + (r + i) * stride + c;
+        if (valid == kLanes)
+          x[i].store(to);
+        else
+          x[i].store_first(to, valid);
+      }
+    }
+}
+
+// The inner step of every product: for each k, element (n, k) of A is broadcast and multiplied with line k of a panel.
+//   sums[n][v] = fma(A(n, k), panel[k][v], sums[n][v]), k ascending: one chain an element
+template <class T, int N, int Low, int High, int V>
+MULTIHEAD_INLINE void accumulate(Vec<T> (&sums)[N][V], const T* a, std::int64_t n_step, std::int64_t k_step,
+                                 const T* panel, std::int64_t count) {
+  for (std::int64_t k = 0; k < count; ++k) {
+    Vec<T> lanes[V];
+    MULTIHEAD_UNROLL
+    for (int v = Low; v < High; ++v) lanes[v] = Vec<T>::load(panel + k * kRowBlock + v * Vec<T>::kLanes);
+    MULTIHEAD_UNROLL
+    for (int n = 0; n < N; ++n) {
+      const Vec<T> element = Vec<T>::splat(a[n * n_step + k * k_step]);
+      MULTIHEAD_UNROLL
+      for (int v = Low; v < High; ++v) sums[n][v] = Vec<T>::fma(element, lanes[v], sums[n][v]);
+    }
+  }
+}

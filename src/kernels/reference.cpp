@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+// Scaled dot-product attention as it is defined, in float64, with nothing clever.
+//
+// b batch, h query head, i query, j key, c channel; q (b, h, i, c), k and v (b, h / group, j, c).
+#include "multihead/reference.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "core/validate.hpp"
+#include "kernels/ranges.hpp"
+#include "kernels/table.hpp"
+
+namespace multihead {
+
+namespace {
+
+// exp and log of the baseline target: compiled for any machine, the same bits everywhere.
+double exp_of(double x) {
+  baseline_table.f64.map(MathFunction::exp, &x, &x, 1);
+  return x;
+}
+double log_of(double x) {
+  baseline_table.f64.map(MathFunction::log, &x, &x, 1);
+  return x;
+}
+
+// softmax over the scores of one row, in place; returns the log of the sum of exp. The largest score is taken out
+// first, so that exp cannot overflow: exp(s - m) / sum exp(s - m) is the same number.
+double softmax(std::vector<double>& scores) {
+  double m = -std::numeric_limits<double>::infinity();
+  for (double s : scores) m = std::max(m, s);
+  double sum = 0;
+  for (double& s : scores) sum += s = exp_of(s - m);
+  for (double& s : scores) s /= sum;
+  return m + log_of(sum);
+}
+
+}  // namespace
+
+void attention_reference(View4<const double> q, View4<const double> k, View4<const double> v, View4<double> out,
+                         View3<double> lse, const AttentionOptions& options) {
+  const AttentionShape shape{Type::float64, q.extent(0), q.extent(1), k.extent(1),
+                             q.extent(2),   k.extent(2), q.extent(3), v.extent(3)};
+  check_attention("attention_reference", shape, options);
+  const double scale = options.scale.value_or(1 / std::sqrt(static_cast<double>(shape.head_dim)));
+  const std::int64_t group = shape.heads / shape.kv_heads;
+  for (std::int64_t b = 0; b < shape.batch; ++b) {
+    const Visibility visibility(shape, options, b);
+    for (std::int64_t h = 0; h < shape.heads; ++h)
+      for (std::int64_t i = 0; i < shape.q_len; ++i) {
+        const auto [first, last] = visibility.row(i);
+        for (std::int64_t c = 0; c < shape.value_dim; ++c) out(b, h, i, c) = 0;
+        if (lse.data()) lse(b, h, i) = -std::numeric_limits<double>::infinity();
+        if (first == last) continue;  // sees no key
+
+        std::vector<double> weights;  // (last - first): scores, then softmax
+        for (std::int64_t j = first; j < last; ++j) {
+          double dot = 0;
+          for (std::int64_t c = 0; c < shape.head_dim; ++c) dot += q(b, h, i, c) * k(b, h / group, j, c);
+          weights.push_back(dot * scale);
+        }
+        const double row_lse = softmax(weights);
+        if (lse.data()) lse(b, h, i) = row_lse;
+        for (std::int64_t j = first; j < last; ++j)
+          for (std::int64_t c = 0; c < shape.value_dim; ++c)
+            out(b, h, i, c) += weights[static_cast<std::size_t>(j - first)] * v(b, h / group, j, c);
+      }
+  }
+}
+
+namespace {
+
+// a (rows, inner) times columns [first, first + columns) of b.
+Matrix<double> product(MatrixView<const double> a, MatrixView<const double> b, std::int64_t first,
+                       std::int64_t columns) {
+  Matrix<double> c(a.extent(0), columns);
+  for (std::int64_t i = 0; i < a.extent(0); ++i)
+    for (std::int64_t j = 0; j < columns; ++j)
+      for (std::int64_t k = 0; k < a.extent(1); ++k) c(i, j) += a(i, k) * b(k, first + j);
+  return c;
+}
+
+}  // namespace
+
+void multi_head_attention_reference(MatrixView<const double> X, MatrixView<const double> Wq,
+                                    MatrixView<const double> Wk, MatrixView<const double> Wv,
+                                    MatrixView<const double> Wo, int num_heads, MatrixView<double> output,
+                                    View3<double> weights) {
+  const std::int64_t n = X.extent(0), head_dim = Wq.extent(1) / num_heads, value_dim = Wv.extent(1) / num_heads;
+  Matrix<double> concat(n, Wv.extent(1));
+  for (int h = 0; h < num_heads; ++h) {
+    const Matrix<double> Q = product(X, Wq, h * head_dim, head_dim);
+    const Matrix<double> K = product(X, Wk, h * head_dim, head_dim);
+    const Matrix<double> V = product(X, Wv, h * value_dim, value_dim);
+    for (std::int64_t i = 0; i < n; ++i) {
+      std::vector<double> row(static_cast<std::size_t>(n));
+      for (std::int64_t j = 0; j < n; ++j) {
+        double dot = 0;
+        for (std::int64_t c = 0; c < head_dim; ++c) dot += Q(i, c) * K(j, c);
+        row[static_cast<std::size_t>(j)] = dot / std::sqrt(static_cast<double>(head_dim));
+      }
+      softmax(row);
+      for (std::int64_t j = 0; j < n; ++j) {
+        if (weights.data()) weights(h, i, j) = row[static_cast<std::size_t>(j)];
+        for (std::int64_t c = 0; c < value_dim; ++c)
+          concat(i, h * value_dim + c) += row[static_cast<std::size_t>(j)] * V(j, c);
+      }
+    }
+  }
+  const Matrix<double> result = product(concat, Wo, 0, Wo.extent(1));
+  for (std::int64_t i = 0; i < n; ++i)
+    for (std::int64_t j = 0; j < Wo.extent(1); ++j) output(i, j) = result(i, j);
+}
+
+}  // namespace multihead

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+// The standard headers that the .inl.hpp files lean on, included before a region opens.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <iterator>
+#include <limits>
+#include <numbers>
+#include <type_traits>
+#include <utility>

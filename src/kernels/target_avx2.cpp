@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// Target avx2: the kernels for AVX2 with FMA.
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+#include "kernels/region.hpp"
+#include "kernels/standard.hpp"
+#include "kernels/table.hpp"
+
+// No header is included below this line: only .inl.hpp files, which include nothing.
+MULTIHEAD_REGION_BEGIN("avx2,fma")
+namespace multihead::avx2 {
+namespace {
+// clang-format off
+#include "kernels/vec_avx2.inl.hpp"
+#include "kernels/exp2.inl.hpp"
+#include "kernels/math.inl.hpp"
+#include "kernels/math_arrays.inl.hpp"
+#include "kernels/panel.inl.hpp"
+#include "kernels/matmul.inl.hpp"
+#include "kernels/attention.inl.hpp"
+#include "kernels/attention_task.inl.hpp"
+// clang-format on
+}  // namespace
+}  // namespace multihead::avx2
+MULTIHEAD_REGION_END
+
+namespace multihead {
+
+namespace {
+bool available() noexcept { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+}  // namespace
+
+const KernelTable avx2_table{
+    Target::avx2,
+    available,
+    "4 keys x 24 queries",
+    "4 keys x 12 queries",
+    {avx2::attention_task<float>, avx2::weights_task<float>, avx2::matmul_task<float>, avx2::map_function<float>},
+    {avx2::attention_task<double>, avx2::weights_task<double>, avx2::matmul_task<double>, avx2::map_function<double>},
+};
+
+}  // namespace multihead
+
+#endif  // defined(__x86_64__)

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// Target avx512: the kernels for AVX-512 (F, BW, DQ, VL).
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+#include "kernels/region.hpp"
+#include "kernels/standard.hpp"
+#include "kernels/table.hpp"
+
+#if defined(__GNUC__) && !defined(__clang__)
+// False in g++ 12, about its own _mm512_max_ps and the like.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
+// No header is included below this line: only .inl.hpp files, which include nothing.
+MULTIHEAD_REGION_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
+namespace multihead::avx512 {
+namespace {
+// clang-format off
+#include "kernels/vec_avx512.inl.hpp"
+#include "kernels/exp2.inl.hpp"
+#include "kernels/math.inl.hpp"
+#include "kernels/math_arrays.inl.hpp"
+#include "kernels/panel.inl.hpp"
+#include "kernels/matmul.inl.hpp"
+#include "kernels/attention.inl.hpp"
+#include "kernels/attention_task.inl.hpp"
+// clang-format on
+}  // namespace
+}  // namespace multihead::avx512
+MULTIHEAD_REGION_END
+
+namespace multihead {
+
+namespace {
+bool available() noexcept {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+}  // namespace
+
+const KernelTable avx512_table{
+    Target::avx512,
+    available,
+    "8 keys x 48 queries",
+    "8 keys x 24 queries",
+    {avx512::attention_task<float>, avx512::weights_task<float>, avx512::matmul_task<float>,
+     avx512::map_function<float>},
+    {avx512::attention_task<double>, avx512::weights_task<double>, avx512::matmul_task<double>,
+     avx512::map_function<double>},
+};
+
+}  // namespace multihead
+
+#endif  // defined(__x86_64__)

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// Target baseline: the kernels for any machine: 16-byte vectors, no fused multiply-add.
+#include "kernels/region.hpp"
+#include "kernels/standard.hpp"
+#include "kernels/table.hpp"
+
+namespace multihead::baseline {
+namespace {
+// clang-format off
+#include "kernels/vec_baseline.inl.hpp"
+#include "kernels/exp2.inl.hpp"
+#include "kernels/math.inl.hpp"
+#include "kernels/math_arrays.inl.hpp"
+#include "kernels/panel.inl.hpp"
+#include "kernels/matmul.inl.hpp"
+#include "kernels/attention.inl.hpp"
+#include "kernels/attention_task.inl.hpp"
+// clang-format on
+}  // namespace
+}  // namespace multihead::baseline
+
+namespace multihead {
+
+namespace {
+bool available() noexcept { return true; }
+}  // namespace
+
+const KernelTable baseline_table{
+    Target::baseline,
+    available,
+    "4 keys x 8 queries",
+    "4 keys x 4 queries",
+    {baseline::attention_task<float>, baseline::weights_task<float>, baseline::matmul_task<float>,
+     baseline::map_function<float>},
+    {baseline::attention_task<double>, baseline::weights_task<double>, baseline::matmul_task<double>,
+     baseline::map_function<double>},
+};
+
+}  // namespace multihead

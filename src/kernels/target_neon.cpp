@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// Target neon: the kernels for 64-bit Arm, whose baseline has NEON and FMA.
+#if defined(__aarch64__)
+
+#include <arm_neon.h>
+
+#include "kernels/region.hpp"
+#include "kernels/standard.hpp"
+#include "kernels/table.hpp"
+
+namespace multihead::neon {
+namespace {
+// clang-format off
+#include "kernels/vec_neon.inl.hpp"
+#include "kernels/exp2.inl.hpp"
+#include "kernels/math.inl.hpp"
+#include "kernels/math_arrays.inl.hpp"
+#include "kernels/panel.inl.hpp"
+#include "kernels/matmul.inl.hpp"
+#include "kernels/attention.inl.hpp"
+#include "kernels/attention_task.inl.hpp"
+// clang-format on
+}  // namespace
+}  // namespace multihead::neon
+
+namespace multihead {
+
+namespace {
+bool available() noexcept { return true; }
+}  // namespace
+
+const KernelTable neon_table{
+    Target::neon,
+    available,
+    "8 keys x 12 queries",
+    "8 keys x 6 queries",
+    {neon::attention_task<float>, neon::weights_task<float>, neon::matmul_task<float>, neon::map_function<float>},
+    {neon::attention_task<double>, neon::weights_task<double>, neon::matmul_task<double>, neon::map_function<double>},
+};
+
+}  // namespace multihead
+
+#endif  // defined(__aarch64__)

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// Vec for target avx2: 8 floats or 4 doubles in a ymm register, 16 registers, masks as lanes of ones.
+// See vec_baseline.inl.hpp for what each operation means.
+
+constexpr Target kTarget = Target::avx2;
+constexpr int kTileBroadcasts = 4;  // 4 x 3 accumulators, 3 operands, 1 broadcast: all 16 registers
+constexpr int kTileVecs = 3;
+
+// Lanes of ones for the first n: eight words from place 8 - n of this table.
+alignas(64) constexpr int kFirstLanes[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+alignas(64) constexpr long long kFirstWideLanes[8] = {-1, -1, -1, -1, 0, 0, 0, 0};
+
+template <class T>
+struct Vec;
+
+template <>
+struct Vec<float> {
+  static constexpr int kLanes = 8;
+  struct Mask {
+    __m256 r;
+  };
+  __m256 r;
+
+  static MULTIHEAD_INLINE __m256i first(int n) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kFirstLanes + 8 - n));
+  }
+  static MULTIHEAD_INLINE Vec splat(float x) { return {_mm256_set1_ps(x)}; }
+  static MULTIHEAD_INLINE Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  static MULTIHEAD_INLINE Vec load_first(const float* p, int n) { return {_mm256_maskload_ps(p, first(n))}; }
+  MULTIHEAD_INLINE void store(float* p) const { _mm256_storeu_ps(p, r); }
+  MULTIHEAD_INLINE void store_first(float* p, int n) const { _mm256_maskstore_ps(p, first(n), r); }
+  friend MULTIHEAD_INLINE Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.r, b.r)}; }
+  friend MULTIHEAD_INLINE Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.r, b.r)}; }
+  friend MULTIHEAD_INLINE Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.r, b.r)}; }
+  friend MULTIHEAD_INLINE Vec operator/(Vec a, Vec b) { return {_mm256_div_ps(a.r, b.r)}; }
+  static MULTIHEAD_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.r, b.r, c.r)}; }
+  static MULTIHEAD_INLINE Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.r, b.r)}; }
+  friend MULTIHEAD_INLINE Mask operator<(Vec a, Vec b) { return {_mm256_cmp_ps(a.r, b.r, _CMP_LT_OQ)}; }
+  friend MULTIHEAD_INLINE Mask operator<=(Vec a, Vec b) { return {_mm256_cmp_ps(a.r, b.r, _CMP_LE_OQ)}; }
+  friend MULTIHEAD_INLINE Mask operator==(Vec a, Vec b) { return {_mm256_cmp_ps(a.r, b.r, _CMP_EQ_OQ)}; }
+  static MULTIHEAD_INLINE Mask both(Mask a, Mask b) { return {_mm256_and_ps(a.r, b.r)}; }
+  static MULTIHEAD_INLINE bool any(Mask m) { return _mm256_movemask_ps(m.r) != 0; }
+  static MULTIHEAD_INLINE Vec select(Mask m, Vec a, Vec b) { return {_mm256_blendv_ps(b.r, a.r, m.r)}; }
+  friend MULTIHEAD_INLINE Vec operator&(Vec a, Vec b) { return {_mm256_and_ps(a.r, b.r)}; }
+  friend MULTIHEAD_INLINE Vec operator|(Vec a, Vec b) { return {_mm256_or_ps(a.r, b.r)}; }
+  friend MULTIHEAD_INLINE Vec operator^(Vec a, Vec b) { return {_mm256_xor_ps(a.r, b.r)}; }
+  template <int N>
+  static MULTIHEAD_INLINE Vec shift_left(Vec a) {
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a.r), N))};
+  }
+  template <int N>
+  static MULTIHEAD_INLINE Vec shift_right(Vec a) {
+    return {_mm256_castsi256_ps(_mm256_srli_epi32(_mm256_castps_si256(a.r), N))};
+  }
+  static MULTIHEAD_INLINE Vec times_pow2(Vec p, Vec biased, Vec) { return p * shift_left<23>(biased); }
+  static MULTIHEAD_INLINE Vec zip_low(Vec a, Vec b) {
+    return {_mm256_permute2f128_ps(_mm256_unpacklo_ps(a.r, b.r), _mm256_unpackhi_ps(a.r, b.r), 0x20)};
+  }
+  static MULTIHEAD_INLINE Vec zip_high(Vec a, Vec b) {
+    return {_mm256_permute2f128_ps(_mm256_unpacklo_ps(a.r, b.r), _mm256_unpackhi_ps(a.r, b.r), 0x31)};
+  }
+};
+
+template <>
+struct Vec<double> {
+  static constexpr int kLanes = 4;
+  struct Mask {
+    __m256d r;
+  };
+  __m256d r;
+
+  static MULTIHEAD_INLINE __m256i first(int n) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kFirstWideLanes + 4 - n));
+  }
+  static MULTIHEAD_INLINE Vec splat(double x) { return {_mm256_set1_pd(x)}; }
+  static MULTIHEAD_INLINE Vec load(const double* p) { return {_mm256_loadu_pd(p)}; }
+  static MULTIHEAD_INLINE Vec load_first(const double* p, int n) { return {_mm256_maskload_pd(p, first(n))}; }
+  MULTIHEAD_INLINE void store(double* p) const { _mm256_storeu_pd(p, r); }
+  MULTIHEAD_INLINE void store_first(double* p, int n) const { _mm256_maskstore_pd(p, first(n), r); }
+  friend MULTIHEAD_INLINE Vec operator+(Vec a, Vec b) { return {_mm256_add_pd(a.r, b.r)}; }
+  friend MULTIHEAD_INLINE Vec operator-(Vec a, Vec b) { return {_mm256_sub_pd(a.r, b.r)}; }
+  friend MULTIHEAD_INLINE Vec operator*(Vec a, Vec b) { return {_mm256_mul_pd(a.r, b.r)}; }
+  friend MULTIHEAD_INLINE Vec operator/(Vec a, Vec b) { return {_mm256_div_pd(a.r, b.r)}; }
+  static MULTIHEAD_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_pd(a.r, b.r, c.r)}; }
+  static MULTIHEAD_INLINE Vec max(Vec a, Vec b) { return {_mm256_max_pd(a.r, b.r)}; }
+  friend MULTIHEAD_INLINE Mask operator<(Vec a, Vec b) { return {_mm256_cmp_pd(a.r, b.r, _CMP_LT_OQ)}; }
+  friend MULTIHEAD_INLINE Mask operator<=(Vec a, Vec b) { return {_mm256_cmp_pd(a.r, b.r, _CMP_LE_OQ)}; }
+  friend MULTIHEAD_INLINE Mask operator==(Vec a, Vec b) { return {_mm256_cmp_pd(a.r, b.r, _CMP_EQ_OQ)}; }
+  static MULTIHEAD_INLINE Mask both(Mask a, Mask b) { return {_mm256_and_pd(a.r, b.r)}; }
+  static MULTIHEAD_INLINE bool any(Mask m) { return _mm256_movemask_pd(m.r) != 0; }
+  static MULTIHEAD_INLINE Vec select(Mask m, Vec a, Vec b) { return {_mm256_blendv_pd(b.r, a.r, m.r)}; }
+  friend MULTIHEAD_INLINE Vec operator&(Vec a, Vec b) { return {_mm256_and_pd(a.r, b.r)}; }
+  friend MULTIHEAD_INLINE Vec operator|(Vec a, Vec b) { return {_mm256_or_pd(a.r, b.r)}; }
+  friend MULTIHEAD_INLINE Vec operator^(Vec a, Vec b) { return {_mm256_xor_pd(a.r, b.r)}; }
+  template <int N>
+  static MULTIHEAD_INLINE Vec shift_left(Vec a) {
+    return {_mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(a.r), N))};
+  }
+  template <int N>
+  static MULTIHEAD_INLINE Vec shift_right(Vec a) {
+    return {_mm256_castsi256_pd(_mm256_srli_epi64(_mm256_castpd_si256(a.r), N))};
+  }
+  static MULTIHEAD_INLINE Vec times_pow2(Vec p, Vec biased, Vec) { return p * shift_left<52>(biased); }
+  static MULTIHEAD_INLINE Vec zip_low(Vec a, Vec b) {
+    return {_mm256_permute2f128_pd(_mm256_unpacklo_pd(a.r, b.r), _mm256_unpackhi_pd(a.r, b.r), 0x20)};
+  }
+  static MULTIHEAD_INLINE Vec zip_high(Vec a, Vec b) {
+    return {_mm256_permute2f128_pd(_mm256_unpacklo_pd(a.r, b.r), _mm256_unpackhi_pd(a.r, b.r), 0x31)};
+  }
+};
