@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+// Files under the formats: regular files only, sentences that name them, and no name that ever shows half a file.
+#pragma once
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+#include "multihead/error.hpp"
+
+namespace multihead::io {
+
+// Who reads or writes which file: the beginning of every sentence.
+struct Origin {
+  std::string_view function;
+  std::string_view file;
+
+  // The file breaks a rule at this byte.
+  [[noreturn]] void malformed(std::uint64_t byte, const std::string& rule) const {
+    throw Error(ErrorCode::file_malformed, start() + "byte " + std::to_string(byte) + ": " + rule);
+  }
+  // The file cannot be opened, read or written.
+  [[noreturn]] void missing(const std::string& reason) const { throw Error(ErrorCode::file_missing, start() + reason); }
+  [[noreturn]] void out_of_memory(std::uint64_t size) const {
+    throw Error(ErrorCode::out_of_memory, start() + std::to_string(size) + " bytes of data could not be allocated");
+  }
+
+ private:
+  std::string start() const { return std::string(function) + ": " + std::string(file) + ": "; }
+};
+
+struct CloseFile {
+  void operator()(std::FILE* file) const noexcept { static_cast<void>(std::fclose(file)); }
+};
+using FileHandle = std::unique_ptr<std::FILE, CloseFile>;
+
+inline std::string last_system_error() { return std::error_code(errno, std::generic_category()).message(); }
+
+// A regular file, open to be read. Anything else is refused before it is opened: opening a FIFO may wait for ever.
+class InputFile {
+ public:
+  InputFile(const std::filesystem::path& path, const Origin& origin) : origin_(origin) {
+    std::error_code error;
+    const std::filesystem::file_status status = std::filesystem::status(path, error);
+    if (!std::filesystem::exists(status)) origin.missing("cannot be opened: " + error.message());
+    if (!std::filesystem::is_regular_file(status)) origin.missing("cannot be opened: it is not a regular file");
+    size_ = std::filesystem::file_size(path, error);
+    if (error) origin.missing("cannot be opened: " + error.message());
+    file_.reset(std::fopen(path.string().c_str(), "rb"));
+    if (!file_) origin.missing("cannot be opened: " + last_system_error());
+  }
+
+  std::uint64_t size() const noexcept { return size_; }
+
+  // Fills into with the bytes from offset on, which the size of the file says are there.
+  void read(std::uint64_t offset, std::span<std::byte> into) {
+    if (into.empty()) return;
+    if (std::fseek(file_.get(), static_cast<long>(offset), SEEK_SET) != 0)
+      origin_.missing("cannot be read: " + last_system_error());
+    const std::size_t got = std::fread(into.data(), 1, into.size(), file_.get());
+    if (got == into.size()) return;
+    if (std::ferror(file_.get())) origin_.missing("cannot be read: " + last_system_error());
+    origin_.malformed(offset + got, "the file ends here, its size said " + std::to_string(size_) + " bytes");
+  }
+
+  // After the last read: refuses a file that grew since it was opened.
+  void expect_end() {
+    if (std::fgetc(file_.get()) != EOF) origin_.malformed(size_, "bytes follow, its size said there are none");
+  }
+
+ private:
+  const Origin& origin_;
+  FileHandle file_;
+  std::uint64_t size_ = 0;
+};
+
+// A file that takes its name only when it is complete. Until commit() the bytes stand in a temporary file in the same
+// directory, which the destructor removes. Links are followed, and a file that is replaced hands on its permissions.
+class OutputFile {
+ public:
+  OutputFile(const std::filesystem::path& path, const Origin& origin) : origin_(origin), target_(path) {
+    std::error_code error;
+    if (std::filesystem::is_symlink(path, error)) {
+      target_ = std::filesystem::canonical(path, error);
+      if (error) fail("its link leads nowhere: " + error.message());
+    }
+    const std::filesystem::file_status status = std::filesystem::status(target_, error);
+    const bool replaces = std::filesystem::exists(status);
+    if (replaces && !std::filesystem::is_regular_file(status)) fail("it is not a regular file");
+    open_temporary();
+    if (!replaces) return;
+    std::filesystem::permissions(temporary_, status.permissions(), error);
+    if (error) {
+      discard();
+      fail(error.message());
+    }
+  }
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+  ~OutputFile() { discard(); }
+
+  void write(const void* bytes, std::size_t size) {
+    if (size > 0 && std::fwrite(bytes, 1, size, file_.get()) != size) fail(last_system_error());
+  }
+
+  void commit() {
+    if (std::fclose(file_.release()) != 0) fail(last_system_error());
+    std::error_code error;
+    std::filesystem::rename(temporary_, target_, error);
+    if (error) fail(error.message());
+    temporary_.clear();
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& reason) const { origin_.missing("cannot be written: " + reason); }
+
+  // "x" makes a new file or fails, so two writers never share one; what a crash left behind is stepped over.
+  void open_temporary() {
+    for (int attempt = 0; attempt < 10000 && !file_; ++attempt) {
+      temporary_ = target_.parent_path() / (".multihead-" + std::to_string(attempt) + ".tmp");
+      file_.reset(std::fopen(temporary_.string().c_str(), "wbx"));
+      if (!file_ && errno != EEXIST) break;
+    }
+    if (!file_) fail(last_system_error());
+  }
+
+  void discard() noexcept {
+    file_.reset();
+    std::error_code ignored;
+    if (!temporary_.empty()) std::filesystem::remove(temporary_, ignored);
+  }
+
+  const Origin& origin_;
+  std::filesystem::path target_;
+  std::filesystem::path temporary_;
+  FileHandle file_;
+};
+
+}  // namespace multihead::io

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+// Multi-head attention as a layer: project, split heads, attend, concatenate, project (Vaswani et al. 2017, 3.2.2).
+#include <array>
+#include <cmath>
+
+#include "core/parallel.hpp"
+#include "core/scratch.hpp"
+#include "core/validate.hpp"
+#include "kernels/attention.hpp"
+#include "kernels/matmul.hpp"
+#include "multihead/layer.hpp"
+
+namespace multihead {
+
+namespace {
+
+// The widths of one call.
+struct Extents {
+  std::int64_t n, model_dim, qk_width, v_width, out_dim;
+  std::int64_t heads;
+
+  AttentionShape attention(Type type) const { return {type, 1, heads, heads, n, n, qk_width / heads, v_width / heads}; }
+};
+
+template <class T>
+constexpr Type kType = sizeof(T) == sizeof(float) ? Type::float32 : Type::float64;
+
+// Where one call keeps what lies between X and the output.
+template <class T>
+struct Buffers {
+  T *q, *k, *v;             // (n, qk_width), (n, qk_width), (n, v_width): heads side by side
+  T* concat;                // (n, v_width)
+  T *row_max, *row_sum;     // (heads, n), only where weights are asked for
+  std::byte* task_scratch;  // for each worker
+
+  static std::size_t worker_bytes(const Extents& e) {
+    return std::max(attention_task_scratch(e.attention(kType<T>)), product_scratch<T>());
+  }
+  static std::size_t bytes(const Extents& e, int threads, bool weights) {
+    const auto lines = [](std::int64_t elements) {
+      return round_to_line(static_cast<std::size_t>(elements) * sizeof(T));
+    };
+    return 2 * lines(e.n * e.qk_width) + 2 * lines(e.n * e.v_width) + (weights ? 2 * lines(e.heads * e.n) : 0) +
+           static_cast<std::size_t>(threads) * worker_bytes(e);
+  }
+  Buffers(Scratch& scratch, const Extents& e, int threads, bool weights) {
+    const auto take = [&](std::int64_t elements) { return scratch.take<T>(static_cast<std::size_t>(elements)); };
+    q = take(e.n * e.qk_width), k = take(e.n * e.qk_width);
+    v = take(e.n * e.v_width), concat = take(e.n * e.v_width);
+    row_max = weights ? take(e.heads * e.n) : nullptr;
+    row_sum = weights ? take(e.heads * e.n) : nullptr;
+    task_scratch = scratch.take<std::byte>(static_cast<std::size_t>(threads) * worker_bytes(e));
+  }
+};
+
+// (n, heads * width) as (1, heads, n, width).
+template <class T>
+View4<T> split_heads(T* data, std::int64_t n, std::int64_t heads, std::int64_t all) {
+  const std::int64_t width = all / heads;
+  return {data, {1, heads, n, width}, {n * all, width, all, 1}};
+}
+
+void check_matrix(const char* function, const Operand& matrix) {
+  check_view(function, matrix);
+  check_contiguous(function, matrix);
+}
+
+// A weight may be contiguous along either axis: [in, out] as it stands, or the transposed view of an [out, in] one.
+void check_weight(const char* function, const Operand& weight, std::int64_t in, const char* in_name) {
+  check_view(function, weight);
+  if (weight.extents[0] > 1 && weight.extents[1] > 1 && weight.strides[0] != 1 && weight.strides[1] != 1)
+    fail(ErrorCode::shape_mismatch, std::string(function) + ": " + weight.name + " has strides " +
+                                        std::to_string(weight.strides[0]) + " and " +
+                                        std::to_string(weight.strides[1]) + "; one of them must be 1");
+  check_equal(function, weight.name, "has input width", weight.extents[0], in_name, in);
+}
+
+template <class T>
+Extents check_projections(const char* function, MatrixView<const T> X, MatrixView<const T> Wq, MatrixView<const T> Wk,
+                          MatrixView<const T> Wv, std::int64_t heads, const LayerOptions& options) {
+  check_matrix(function, operand("X", X));
+  check_weight(function, operand("Wq", Wq), X.extent(1), "X has model_dim");
+  check_weight(function, operand("Wk", Wk), X.extent(1), "X has model_dim");
+  check_weight(function, operand("Wv", Wv), X.extent(1), "X has model_dim");
+  check_equal(function, "Wk", "has output width", Wk.extent(1), "Wq has", Wq.extent(1));
+  check_between(function, "num_heads", heads, 1, std::int64_t{1} << 31);
+  for (const auto& [name, width] : {std::pair{"Wq", Wq.extent(1)}, std::pair{"Wv", Wv.extent(1)}}) {
+    if (width % heads != 0)
+      fail(ErrorCode::shape_mismatch, std::string(function) + ": " + name + " has output width " +
+                                          std::to_string(width) + ", num_heads is " + std::to_string(heads) +
+                                          "; num_heads must divide it");
+    check_between(function, "the width of a head", width / heads, 1, kMaxHeadDim);
+  }
+  check_between(function, "threads", options.threads, 1, 1 << 16);
+  // The projections are kept between the steps: views of stride 0 could ask for any number of them.
+  const std::int64_t most = std::int64_t{1} << 44;
+  check_between(function, "X's number of rows", X.extent(0), 0, most / std::max(Wq.extent(1), Wv.extent(1)));
+  return {X.extent(0), X.extent(1), Wq.extent(1), Wv.extent(1), 0, heads};
+}
+
+template <class T>
+void check_weights_out(const char* function, const HeadWeights<T>& weights, const Extents& e,
+                       std::span<const Operand> others) {
+  const auto check = [&](const Operand& view) {
+    check_view(function, view);
+    check_writable(function, view);
+    for (const Operand& other : others) check_apart(function, view, other);
+    const std::size_t rank = view.extents.size();
+    if (rank == 3) check_equal(function, view.name, "has heads", view.extents[0], "num_heads is", e.heads);
+    check_equal(function, view.name, "has q_len", view.extents[rank - 2], "X has", e.n);
+    check_equal(function, view.name, "has kv_len", view.extents[rank - 1], "X has", e.n);
+  };
+  if (weights.per_head.data()) check(operand("weights.per_head", weights.per_head));
+  if (weights.mean.data()) check(operand("weights.mean", weights.mean));
+}
+
+// The weights in a pass of their own: rows in parallel, heads in ascending order, so that the mean has one order.
+template <class T>
+void run_weights(const AttentionCall<T>& call, const Extents& e, const AttentionOptions& options,
+                 const KernelTable& table, const HeadWeights<T>& weights, std::byte* scratch) {
+  const AttentionShape shape = e.attention(kType<T>);
+  const double scale = 1 / std::sqrt(static_cast<double>(shape.head_dim));
+  const std::size_t task_bytes = Buffers<T>::worker_bytes(e);
+  const std::int64_t blocks = (e.n + kRowBlock - 1) / kRowBlock;
+  parallel_for(blocks, options.threads, options.parallel_for, [&](int worker, std::int64_t block) {
+    const std::int64_t row = block * kRowBlock;
+    KeyRange visible[kRowBlock];
+    std::fill_n(visible, kRowBlock, KeyRange{0, e.n});
+    for (std::int64_t h = 0; h < e.heads; ++h) {
+      WeightsTask<T> task{task_of(call, shape, scale, h, row), e.n, nullptr, 0, 0, 1, false};
+      task.attention.visible = visible;
+      task.attention.scratch = reinterpret_cast<T*>(scratch + static_cast<std::size_t>(worker) * task_bytes);
+      if (weights.per_head.data()) {
+        task.weights = &weights.per_head(h, row, 0);
+        task.weights_stride = weights.per_head.stride(1), task.key_stride = weights.per_head.stride(2);
+        table.kernels<T>().weights(task);
+      }
+      if (weights.mean.data()) {
+        task.weights = &weights.mean(row, 0);
+        task.weights_stride = weights.mean.stride(0), task.key_stride = weights.mean.stride(1);
+        task.factor = T(1) / static_cast<T>(e.heads);
+        task.add = h > 0;
+        table.kernels<T>().weights(task);
+      }
+    }
+  });
+}
+
+template <class T>
+struct Projections {
+  MatrixView<const T> X, Wq, Wk, Wv;
+};
+
+// Everything between X and the concatenated heads, (n, v_width), which it writes to concat.
+template <class T>
+void run_heads(const Projections<T>& in, const Extents& e, const LayerOptions& options, const KernelTable& table,
+               const Buffers<T>& buffers, MatrixView<T> concat, const HeadWeights<T>& weights) {
+  const std::array<Product<T>, 3> projections{{
+      {in.X, in.Wq, MatrixView<T>(buffers.q, {e.n, e.qk_width})},
+      {in.X, in.Wk, MatrixView<T>(buffers.k, {e.n, e.qk_width})},
+      {in.X, in.Wv, MatrixView<T>(buffers.v, {e.n, e.v_width})},
+  }};
+  run_products<T>(projections, options.threads, options.parallel_for, table, buffers.task_scratch);
+
+  const std::int64_t value_dim = e.v_width / e.heads;
+  const View4<T> heads_out(concat.data(), {1, e.heads, e.n, value_dim}, {0, value_dim, concat.stride(0), 1});
+  const AttentionCall<T> call{split_heads<const T>(buffers.q, e.n, e.heads, e.qk_width),
+                              split_heads<const T>(buffers.k, e.n, e.heads, e.qk_width),
+                              split_heads<const T>(buffers.v, e.n, e.heads, e.v_width),
+                              heads_out,
+                              {},
+                              buffers.row_max,
+                              buffers.row_sum};
+  AttentionOptions attention;
+  attention.threads = options.threads;
+  attention.parallel_for = options.parallel_for;
+  run_attention(call, e.attention(kType<T>), attention, table, buffers.task_scratch);
+  if (buffers.row_max) run_weights(call, e, attention, table, weights, buffers.task_scratch);
+}
+
+constexpr const char* kMultiHead = "multi_head_attention";
+
+template <class T>
+Extents check_multi_head(const Projections<T>& in, MatrixView<const T> Wo, int num_heads, const LayerOptions& options) {
+  Extents e = check_projections(kMultiHead, in.X, in.Wq, in.Wk, in.Wv, num_heads, options);
+  check_weight(kMultiHead, operand("Wo", Wo), e.v_width, "Wv has output width");
+  e.out_dim = Wo.extent(1);
+  return e;
+}
+
+template <class T>
+void multi_head(const Projections<T>& in, MatrixView<const T> Wo, int num_heads, MatrixView<T> output,
+                const LayerOptions& options, const HeadWeights<T>& weights) {
+  const Extents e = check_multi_head(in, Wo, num_heads, options);
+  const std::array<Operand, 6> operands{operand("output", output), operand("X", in.X),   operand("Wq", in.Wq),
+                                        operand("Wk", in.Wk),      operand("Wv", in.Wv), operand("Wo", Wo)};
+  check_matrix(kMultiHead, operands[0]);
+  check_equal(kMultiHead, "output", "has rows", output.extent(0), "X has", e.n);
+  check_equal(kMultiHead, "output", "has columns", output.extent(1), "Wo has", e.out_dim);
+  check_writable(kMultiHead, operands[0]);
+  for (std::size_t i = 1; i < operands.size(); ++i) check_apart(kMultiHead, operands[0], operands[i]);
+  check_weights_out<T>(kMultiHead, weights, e, operands);
+
+  const KernelTable& table = choose_kernels(options.target);
+  const bool wants_weights = weights.per_head.data() || weights.mean.data();
+  Scratch scratch(Buffers<T>::bytes(e, options.threads, wants_weights), options.scratch, kMultiHead);
+  const Buffers<T> buffers(scratch, e, options.threads, wants_weights);
+  const MatrixView<T> concat(buffers.concat, {e.n, e.v_width});
+  run_heads(in, e, options, table, buffers, concat, weights);
+  const Product<T> last{concat, Wo, output};
+  run_products<T>({&last, 1}, options.threads, options.parallel_for, table, buffers.task_scratch);
+}
+
+template <class T>
+Matrix<T> multi_head(const Projections<T>& in, MatrixView<const T> Wo, int num_heads, const LayerOptions& options) {
+  Matrix<T> output(check_multi_head(in, Wo, num_heads, options).n, Wo.extent(1));
+  multi_head<T>(in, Wo, num_heads, output, options, {});
+  return output;
+}
+
+template <class T>
+SelfAttention<T> one_head(const Projections<T>& in, const LayerOptions& options) {
+  constexpr const char* kName = "self_attention";
+  const Extents e = check_projections(kName, in.X, in.Wq, in.Wk, in.Wv, 1, options);
+  const KernelTable& table = choose_kernels(options.target);
+  SelfAttention<T> result{Matrix<T>(e.n, e.v_width), Matrix<T>(e.n, e.n)};
+  Scratch scratch(Buffers<T>::bytes(e, options.threads, true), options.scratch, kName);
+  const Buffers<T> buffers(scratch, e, options.threads, true);
+  const HeadWeights<T> weights{{result.weights.data(), {1, e.n, e.n}}, {}};
+  run_heads<T>(in, e, options, table, buffers, result.output, weights);
+  return result;
+}
+
+}  // namespace
+
+SelfAttention<float> self_attention(MatrixView<const float> X, MatrixView<const float> Wq, MatrixView<const float> Wk,
+                                    MatrixView<const float> Wv, const LayerOptions& options) {
+  return one_head<float>({X, Wq, Wk, Wv}, options);
+}
+SelfAttention<double> self_attention(MatrixView<const double> X, MatrixView<const double> Wq,
+                                     MatrixView<const double> Wk, MatrixView<const double> Wv,
+                                     const LayerOptions& options) {
+  return one_head<double>({X, Wq, Wk, Wv}, options);
+}
+
+void multi_head_attention(MatrixView<const float> X, MatrixView<const float> Wq, MatrixView<const float> Wk,
+                          MatrixView<const float> Wv, MatrixView<const float> Wo, int num_heads,
+                          MatrixView<float> output, const LayerOptions& options, const HeadWeights<float>& weights) {
+  multi_head<float>({X, Wq, Wk, Wv}, Wo, num_heads, output, options, weights);
+}
+void multi_head_attention(MatrixView<const double> X, MatrixView<const double> Wq, MatrixView<const double> Wk,
+                          MatrixView<const double> Wv, MatrixView<const double> Wo, int num_heads,
+                          MatrixView<double> output, const LayerOptions& options, const HeadWeights<double>& weights) {
+  multi_head<double>({X, Wq, Wk, Wv}, Wo, num_heads, output, options, weights);
+}
+
+Matrix<float> multi_head_attention(MatrixView<const float> X, MatrixView<const float> Wq, MatrixView<const float> Wk,
+                                   MatrixView<const float> Wv, MatrixView<const float> Wo, int num_heads,
+                                   const LayerOptions& options) {
+  return multi_head<float>({X, Wq, Wk, Wv}, Wo, num_heads, options);
+}
+Matrix<double> multi_head_attention(MatrixView<const double> X, MatrixView<const double> Wq,
+                                    MatrixView<const double> Wk, MatrixView<const double> Wv,
+                                    MatrixView<const double> Wo, int num_heads, const LayerOptions& options) {
+  return multi_head<double>({X, Wq, Wk, Wv}, Wo, num_heads, options);
+}
+
+std::size_t multi_head_attention_scratch_bytes(std::size_t element_size, std::int64_t n, std::int64_t model_dim,
+                                               std::int64_t qk_width, std::int64_t v_width, std::int64_t out_dim,
+                                               int num_heads, const LayerOptions& options, bool weights) {
+  const Extents e{n, model_dim, qk_width, v_width, out_dim, num_heads};
+  return (element_size == sizeof(float) ? Buffers<float>::bytes(e, options.threads, weights)
+                                        : Buffers<double>::bytes(e, options.threads, weights)) +
+         kCacheLine;
+}
+
+}  // namespace multihead
