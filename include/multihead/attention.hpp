@@ -83,14 +83,14 @@ std::size_t attention_scratch_bytes(const AttentionShape& shape, const Attention
 // What would run and why.
 struct AttentionPlan {
   Target target;
-  std::string kernel;          // the kernel's name: "attention_f32_avx512"
-  std::string why;             // why this target
-  int row_block, key_block;    // query rows of a task, keys of a block
-  std::string score_tile;      // registers: "8 keys x 48 queries"
-  std::int64_t tasks;          // independent pieces of work
-  std::int64_t visible_pairs;  // (query, key) pairs that are computed with, over batch and heads
-  double flops;                // 2 x visible_pairs x (head_dim + value_dim)
-  std::size_t scratch_bytes;   // attention_scratch_bytes()
+  std::string kernel;         // the kernel's name: "attention_f32_avx512"
+  std::string why;            // why this target
+  int row_block, key_block;   // query rows of a task, keys of a block
+  std::string score_tile;     // registers: "8 keys x 48 queries"
+  std::int64_t tasks;         // independent pieces of work
+  double visible_pairs;       // (query, key) pairs that are computed with, over batch and heads
+  double flops;               // 2 x visible_pairs x (head_dim + value_dim)
+  std::size_t scratch_bytes;  // attention_scratch_bytes()
 };
 
 // The plan for these extents and options. Throws as attention() does; computes nothing.

@@ -81,7 +81,7 @@ Matrix<T> multi_head_attention(const Rows<T>& X, const Rows<T>& Wq, const Rows<T
 }
 
 // Bytes of scratch that multi_head_attention takes; element_size is sizeof(float) or sizeof(double); weights: whether
-// any are asked for.
+// any are asked for. Throws as multi_head_attention does.
 std::size_t multi_head_attention_scratch_bytes(std::size_t element_size, std::int64_t n, std::int64_t model_dim,
                                                std::int64_t qk_width, std::int64_t v_width, std::int64_t out_dim,
                                                int num_heads, const LayerOptions& options = {}, bool weights = false);

@@ -7,7 +7,8 @@
 namespace multihead {
 
 // The same function as attention(), with shapes, options and errors as there, computed from the whole score matrix.
-// threads, parallel_for, target and scratch are ignored: it runs in the calling thread and allocates its scores.
+// An lse without extents asks for none. threads, parallel_for, target and scratch change nothing: it runs in the
+// calling thread and allocates its scores.
 void attention_reference(View4<const double> q, View4<const double> k, View4<const double> v, View4<double> out,
                          View3<double> lse, const AttentionOptions& options = {});
 

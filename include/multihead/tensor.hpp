@@ -28,8 +28,7 @@ template <class Range, class T>
 concept ContiguousRowsOf = std::ranges::contiguous_range<Range> && std::ranges::sized_range<Range> &&
     requires(std::ranges::range_reference_t<Range> row) {
   { row.data() } -> std::convertible_to<T*>;
-  requires std::tuple_size_v<std::remove_cvref_t<decltype(row)>> >
-  0;
+  std::tuple_size<std::remove_cvref_t<decltype(row)>>::value;
 };
 
 // Elements someone else owns, Rank axes, strides counted in elements. Copying it copies no element. A view of T

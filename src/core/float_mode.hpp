@@ -2,6 +2,7 @@
 // The arithmetic a task needs, whatever its thread was set to: round to nearest even, subnormals kept, traps off.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #if defined(__x86_64__)
 #include <xmmintrin.h>
@@ -43,5 +44,13 @@ class FloatMode {
 
   std::uint64_t saved_;
 };
+
+// 1 / sqrt(head_dim), in whatever mode is set. Empty assembly keeps the compiler from computing it before the mode is.
+inline double default_scale(std::int64_t head_dim) noexcept {
+  asm volatile("" : "+r"(head_dim));
+  double scale = 1 / std::sqrt(static_cast<double>(head_dim));
+  asm volatile("" : "+m"(scale));
+  return scale;
+}
 
 }  // namespace multihead

@@ -65,17 +65,19 @@ void check_writable(const char* function, const Operand& view) {
   if (!has_elements(view)) return;
   std::int64_t needed = 1;  // elements that the axes so far span, fastest first
   std::int64_t last = -1;   // the stride of the axis before
-  for (std::size_t round = 0; round < view.extents.size(); ++round) {
+  for (;;) {
     std::int64_t stride = std::numeric_limits<std::int64_t>::max(), span = 0;
+    bool found = false, twice = false;
     for (std::size_t axis = 0; axis < view.extents.size(); ++axis) {
       const std::int64_t candidate = std::abs(view.strides[axis]);
       if (view.extents[axis] <= 1 || candidate <= last || candidate > stride) continue;
-      // Two axes of one stride always collide.
-      span = candidate == stride ? -1 : candidate * (view.extents[axis] - 1);
+      twice = found && candidate == stride;  // two axes of one stride always collide
+      found = true;
       stride = candidate;
+      span = candidate * (view.extents[axis] - 1);
     }
-    if (span == 0) return;
-    if (stride < needed || span < 0)
+    if (!found) return;
+    if (stride < needed || twice)
       fail(ErrorCode::shape_mismatch, std::string(function) + ": " + view.name +
                                           " has strides that put two elements in one place; it must be writable");
     needed += span;

@@ -8,6 +8,7 @@
 #include "core/scratch.hpp"
 #include "core/validate.hpp"
 #include "kernels/attention.hpp"
+#include "kernels/operands.hpp"
 #include "kernels/ranges.hpp"
 
 namespace multihead {
@@ -31,51 +32,10 @@ std::size_t all_scratch(const AttentionShape& shape, const AttentionOptions& opt
 }
 
 template <class T>
-AttentionShape shape_of(View4<const T> q, View4<const T> k, View4<const T> v) {
-  return {.type = sizeof(T) == sizeof(float) ? Type::float32 : Type::float64,
-          .batch = q.extent(0),
-          .heads = q.extent(1),
-          .kv_heads = k.extent(1),
-          .q_len = q.extent(2),
-          .kv_len = k.extent(2),
-          .head_dim = q.extent(3),
-          .value_dim = v.extent(3)};
-}
-
-template <class T>
-void check_operands(View4<const T> q, View4<const T> k, View4<const T> v, View4<T> out, const View3<T>* lse) {
-  for (const Operand& view : {operand("q", q), operand("k", k), operand("v", v), operand("out", out)}) {
-    check_view(kName, view);
-    check_contiguous(kName, view);
-  }
-  check_equal(kName, "k", "has batch", k.extent(0), "q has", q.extent(0));
-  check_equal(kName, "v", "has batch", v.extent(0), "q has", q.extent(0));
-  check_equal(kName, "k", "has head_dim", k.extent(3), "q has", q.extent(3));
-  check_equal(kName, "v", "has kv_heads", v.extent(1), "k has", k.extent(1));
-  check_equal(kName, "v", "has kv_len", v.extent(2), "k has", k.extent(2));
-  check_equal(kName, "out", "has batch", out.extent(0), "q has", q.extent(0));
-  check_equal(kName, "out", "has heads", out.extent(1), "q has", q.extent(1));
-  check_equal(kName, "out", "has q_len", out.extent(2), "q has", q.extent(2));
-  check_equal(kName, "out", "has value_dim", out.extent(3), "v has", v.extent(3));
-  const auto check_output = [&](const Operand& output) {
-    check_writable(kName, output);
-    for (const Operand& input : {operand("q", q), operand("k", k), operand("v", v)}) check_apart(kName, output, input);
-  };
-  check_output(operand("out", out));
-  if (!lse) return;
-  check_view(kName, operand("lse", *lse));
-  check_equal(kName, "lse", "has batch", lse->extent(0), "q has", q.extent(0));
-  check_equal(kName, "lse", "has heads", lse->extent(1), "q has", q.extent(1));
-  check_equal(kName, "lse", "has q_len", lse->extent(2), "q has", q.extent(2));
-  check_output(operand("lse", *lse));
-  check_apart(kName, operand("lse", *lse), operand("out", out));
-}
-
-template <class T>
 void run(View4<const T> q, View4<const T> k, View4<const T> v, View4<T> out, const View3<T>* lse,
          const AttentionOptions& options) {
   const AttentionShape shape = shape_of(q, k, v);
-  check_operands(q, k, v, out, lse);
+  check_operands(kName, q, k, v, out, lse);
   check_attention(kName, shape, options);
   const KernelTable& table = choose_kernels(options.target);
   Scratch scratch(all_scratch(shape, options), options.scratch, kName);
@@ -112,7 +72,8 @@ AttentionTask<T> task_of(const AttentionCall<T>& call, const AttentionShape& sha
 template <class T>
 void run_attention(const AttentionCall<T>& call, const AttentionShape& shape, const AttentionOptions& options,
                    const KernelTable& table, std::byte* scratch) {
-  const double scale = options.scale.value_or(1 / std::sqrt(static_cast<double>(shape.head_dim)));
+  const FloatMode mode;
+  const double scale = options.scale ? *options.scale : default_scale(shape.head_dim);
   const std::int64_t blocks = row_blocks(shape);
   const std::size_t task_bytes = task_scratch(shape);
   parallel_for(task_count(shape), options.threads, options.parallel_for, [&](int worker, std::int64_t index) {
@@ -163,22 +124,25 @@ std::size_t attention_scratch_bytes(const AttentionShape& shape, const Attention
 
 namespace {
 
-// Pairs that rows see: whole sequences where nothing is causal, rows one by one in closed form otherwise.
-std::int64_t visible_pairs(const AttentionShape& shape, const AttentionOptions& options) {
-  std::int64_t pairs = 0;
+// Pairs that rows see: whole sequences where nothing is causal, rows one by one in closed form otherwise. In double,
+// since they may be more than an integer holds.
+double visible_pairs(const AttentionShape& shape, const AttentionOptions& options) {
+  double pairs = 0;
   for (std::int64_t b = 0; b < shape.batch; ++b) {
     const Visibility seen(shape, options, b);
+    const auto length = static_cast<double>(seen.length);
     if (!seen.causal) {
-      pairs += shape.q_len * seen.length;
+      pairs += static_cast<double>(shape.q_len) * length;
       continue;
     }
     // Rows [first, full) see i + offset + 1 keys, rows from full on see all of them.
     const std::int64_t first = std::clamp<std::int64_t>(-seen.offset, 0, shape.q_len);
     const std::int64_t full = std::clamp<std::int64_t>(seen.length - seen.offset, first, shape.q_len);
-    const std::int64_t rising = full - first;
-    pairs += rising * (first + seen.offset + 1) + rising * (rising - 1) / 2 + (shape.q_len - full) * seen.length;
+    const auto rising = static_cast<double>(full - first);
+    pairs += rising * static_cast<double>(first + seen.offset + 1) + rising * (rising - 1) / 2 +
+             static_cast<double>(shape.q_len - full) * length;
   }
-  return pairs * shape.heads;
+  return pairs * static_cast<double>(shape.heads);
 }
 
 std::string reason(const AttentionOptions& options, Target target) {
@@ -203,7 +167,7 @@ AttentionPlan explain(const AttentionShape& shape, const AttentionOptions& optio
   plan.score_tile = is_float ? table.tile_f32 : table.tile_f64;
   plan.tasks = task_count(shape);
   plan.visible_pairs = visible_pairs(shape, options);
-  plan.flops = 2.0 * static_cast<double>(plan.visible_pairs) * static_cast<double>(shape.head_dim + shape.value_dim);
+  plan.flops = 2.0 * plan.visible_pairs * static_cast<double>(shape.head_dim + shape.value_dim);
   plan.scratch_bytes = all_scratch(shape, options) + kCacheLine;
   return plan;
 }

@@ -94,7 +94,12 @@ const KernelTable& choose_kernels(std::optional<Target> pinned) {
   if (pinned) return pinned_kernels(*pinned);
   static const KernelTable& chosen = [&]() -> const KernelTable& {
     const char* name = std::getenv("MULTIHEAD_TARGET");
-    return name && *name ? pinned_kernels(target_from_name(name)) : best_kernels();
+    if (!name || !*name) return best_kernels();
+    try {
+      return pinned_kernels(target_from_name(name));
+    } catch (const Error& error) {
+      throw Error(error.code(), "MULTIHEAD_TARGET: " + std::string(error.what()));
+    }
   }();
   return chosen;
 }

@@ -2,9 +2,9 @@
 // exp, log, tanh, erf, sin and cos on a Vec, from operations that avx2, avx512 and neon round alike: their bits agree.
 //
 // No branch, no table, no libm. Every constant comes from tests/make_math_coefficients.py; polynomials stand from the
-// constant term up, their errors are relative to the function's result and leave rounding out. Worst errors with
-// rounding and all special values: docs/numerics.md. NaN gives NaN everywhere. Selects come last and take what was
-// computed outside a function's range away, so those lanes may hold anything before.
+// constant term up, and the errors given for them (float, double) are relative to the function's result and leave
+// rounding out. Worst errors with rounding and all special values: docs/numerics.md. NaN gives NaN everywhere. Selects
+// come last and take away what was computed outside a function's range, so those lanes may hold anything before.
 
 // c[0] + c[1] u + c[2] u^2 ..
 template <class T, int kTerms>
@@ -24,7 +24,7 @@ MULTIHEAD_INLINE Vec<T> sign_of(Vec<T> x) {
 
 // Adding and subtracting kRound leaves the nearest integer (ties to even); the sum's low bits hold it plus the bias.
 // ln 2 = kLn2High + kLn2Low, the first with so few bits that its product with an exponent is exact.
-// kCore: exp(r) = 1 + (r + r^2 P(r)) on |r| <= ln(2) / 2.
+// kCore: exp(r) = 1 + (r + r^2 P(r)) on |r| <= ln(2) / 2, errors 2^-28.2 and 2^-56.4.
 template <class T>
 struct ExpConstants;
 
@@ -36,9 +36,8 @@ struct ExpConstants<float> {
   static constexpr float kLn2Low = 0x1.7f7d1cp-20f;
   static constexpr float kLowest = -0x1.5d589ep6f;  // exp of it is the last normal result
   static constexpr float kHighest = 0x1.62e42ep6f;  // exp of it is the last finite result
-  static constexpr float kLargePower = 88;          // from here on 2^n may be beyond the range that exp is not
-  static constexpr float kCore[] = {0x1.fffffcp-2f, 0x1.555492p-3f, 0x1.5558d2p-5f,  // error 2^-28.2
-                                    0x1.1239ccp-7f, 0x1.6a2402p-10f};
+  static constexpr float kLargePower = 88;          // n - 1 is used from here on
+  static constexpr float kCore[] = {0x1.fffffcp-2f, 0x1.555492p-3f, 0x1.5558d2p-5f, 0x1.1239ccp-7f, 0x1.6a2402p-10f};
 };
 
 template <>
@@ -50,10 +49,9 @@ struct ExpConstants<double> {
   static constexpr double kLowest = -0x1.6232bdd7abcd2p9;
   static constexpr double kHighest = 0x1.62e42fefa39efp9;
   static constexpr double kLargePower = 709;
-  static constexpr double kCore[] = {0x1.000000000000ap-1,  0x1.55555555554fap-3,  // error 2^-56.4
-                                     0x1.5555555550866p-5,  0x1.1111111127c4ap-7,  0x1.6c16c1842f53dp-10,
-                                     0x1.a01a012a3e49p-13,  0x1.a01999fd4dc37p-16, 0x1.71df2576bf14cp-19,
-                                     0x1.28ad816b2eb71p-22, 0x1.ad7f561fd233fp-26};
+  static constexpr double kCore[] = {
+      0x1.000000000000ap-1, 0x1.55555555554fap-3,  0x1.5555555550866p-5,  0x1.1111111127c4ap-7,  0x1.6c16c1842f53dp-10,
+      0x1.a01a012a3e49p-13, 0x1.a01999fd4dc37p-16, 0x1.71df2576bf14cp-19, 0x1.28ad816b2eb71p-22, 0x1.ad7f561fd233fp-26};
 };
 
 // exp(x) = 2^n (1 + m); biased is n as Vec::times_pow2 wants it.
@@ -79,7 +77,7 @@ MULTIHEAD_INLINE Vec<T> exp(Vec<T> x) {
   using V = Vec<T>;
   using C = ExpConstants<T>;
   const ExpParts<T> parts = exp_parts(x);
-  // Just below kHighest n is the bias plus one, whose power is not finite: half the result, then twice.
+  // Just below kHighest n is the bias plus one, and 2^n is not finite: half the result, then twice that.
   const V half = V::select(V::splat(C::kLargePower) <= x, V::splat(1), V::splat(0));
   V y = V::times_pow2(V::splat(1) + parts.m, parts.biased - half, parts.n - half);
   y = V::fma(y, half, y);
@@ -90,7 +88,7 @@ MULTIHEAD_INLINE Vec<T> exp(Vec<T> x) {
 // ---- log ----
 
 // kCore: with s = f / (2 + f) and z = s^2, log(1 + f) = f - (f^2/2 - s (f^2/2 + z P(z))), where the exact leading terms
-// keep the accuracy (fdlibm's e_log.c). f in [sqrt(1/2) - 1, sqrt(2) - 1], z in [0, 0.0294].
+// keep the accuracy (fdlibm's e_log.c). f in [sqrt(1/2) - 1, sqrt(2) - 1], z in [0, 0.0294], errors 2^-30.2, 2^-58.9.
 template <class T>
 struct LogConstants;
 
@@ -100,7 +98,7 @@ struct LogConstants<float> {
   static constexpr float kBias = 127;
   static constexpr float kSubnormalPower = 23;
   static constexpr float kSubnormalScale = 0x1p23f;
-  static constexpr float kCore[] = {0x1.55557ap-1f, 0x1.995ec8p-2f, 0x1.31e2fp-2f};  // error 2^-30.2
+  static constexpr float kCore[] = {0x1.55557ap-1f, 0x1.995ec8p-2f, 0x1.31e2fp-2f};
 };
 
 template <>
@@ -109,7 +107,7 @@ struct LogConstants<double> {
   static constexpr double kBias = 1023;
   static constexpr double kSubnormalPower = 52;
   static constexpr double kSubnormalScale = 0x1p52;
-  static constexpr double kCore[] = {0x1.5555555555592p-1, 0x1.999999997fdafp-2, 0x1.24924941f17bbp-2,  // error 2^-58.9
+  static constexpr double kCore[] = {0x1.5555555555592p-1, 0x1.999999997fdafp-2, 0x1.24924941f17bbp-2,
                                      0x1.c71c52092bd09p-3, 0x1.74663eef5da09p-3, 0x1.39a1ba4343dbep-3,
                                      0x1.2f05661dbb3a2p-3};
 };
@@ -150,8 +148,8 @@ MULTIHEAD_INLINE Vec<T> log(Vec<T> x) {
 
 // ---- tanh ----
 
-// kSmall: |x| < kSplit, tanh(x) = x + x^3 P(x^2). Further out tanh is 1 - 2 / (exp(2 |x|) + 1), whose error shrinks
-// with the term that is taken away; at kEnd it is 1.
+// kSmall: |x| < kSplit, tanh(x) = x + x^3 P(x^2), errors 2^-29.2 and 2^-57.2. Further out tanh(|x|) is
+// 1 - 2 / (exp(2 |x|) + 1), whose error shrinks with the term that is taken away; at kEnd it is 1.
 template <class T>
 struct TanhConstants;
 
@@ -159,18 +157,17 @@ template <>
 struct TanhConstants<float> {
   static constexpr float kSplit = 0.5625f;
   static constexpr float kEnd = 10;
-  static constexpr float kSmall[] = {-0x1.555548p-2f, 0x1.110c7p-3f, -0x1.b90942p-5f,  // error 2^-29.2
-                                     0x1.582fb8p-6f, -0x1.950046p-8f};
+  static constexpr float kSmall[] = {-0x1.555548p-2f, 0x1.110c7p-3f, -0x1.b90942p-5f, 0x1.582fb8p-6f, -0x1.950046p-8f};
 };
 
 template <>
 struct TanhConstants<double> {
   static constexpr double kSplit = 0.5625;
   static constexpr double kEnd = 20;
-  static constexpr double kSmall[] = {-0x1.555555555554bp-2,  0x1.11111111102b6p-3,  // error 2^-57.2
-                                      -0x1.ba1ba1b935e9p-5,   0x1.664f48495762fp-6,   -0x1.226e2d027c2c8p-7,
-                                      0x1.d6d24797d6fbfp-9,   -0x1.7d8b960c67c8dp-10, 0x1.3460addbc9c0dp-11,
-                                      -0x1.e80aa0e3b8732p-13, 0x1.59728a119f6f2p-14,  -0x1.3d284bed48366p-16};
+  static constexpr double kSmall[] = {-0x1.555555555554bp-2,  0x1.11111111102b6p-3,  -0x1.ba1ba1b935e9p-5,
+                                      0x1.664f48495762fp-6,   -0x1.226e2d027c2c8p-7, 0x1.d6d24797d6fbfp-9,
+                                      -0x1.7d8b960c67c8dp-10, 0x1.3460addbc9c0dp-11, -0x1.e80aa0e3b8732p-13,
+                                      0x1.59728a119f6f2p-14,  -0x1.3d284bed48366p-16};
 };
 
 // Odd by construction; tiny x keeps its relative accuracy, subnormal x included.
@@ -193,8 +190,8 @@ MULTIHEAD_INLINE Vec<T> tanh(Vec<T> x) {
 // ---- erf ----
 
 // Two polynomials as in Juffa's erff, one selected:
-//   kSmall  |x| < kSplit: erf(x) = x + x P(x^2)
-//   kLarge  t = |x| from kSplit to kEnd, where erf rounds to 1: erf(t) = 1 - exp(P(t - kCenter))
+//   kSmall  |x| < kSplit: erf(x) = x + x P(x^2), errors 2^-28.5 and 2^-56.3
+//   kLarge  t = |x| from kSplit to kEnd, where erf is 1: erf(t) = 1 - exp(P(t - kCenter)), errors 2^-28.7 and 2^-55.9
 template <class T>
 struct ErfConstants;
 
@@ -203,11 +200,9 @@ struct ErfConstants<float> {
   static constexpr float kSplit = 0.921875f;
   static constexpr float kEnd = 4;
   static constexpr float kCenter = 0;
-  static constexpr float kSmall[] = {0x1.06eba8p-3f,  -0x1.812744p-2f,  0x1.ce2e24p-4f,
-                                     -0x1.b8107cp-6f,  // error 2^-28.5
-                                     0x1.54dadcp-8f,  -0x1.aae994p-11f, 0x1.5f118ep-14f};
-  static constexpr float kLarge[] = {-0x1.a06c98p-13f, -0x1.20ae9p0f,   -0x1.463f66p-1f,
-                                     -0x1.a9a1a8p-4f,  // error 2^-28.7
+  static constexpr float kSmall[] = {0x1.06eba8p-3f, -0x1.812744p-2f,  0x1.ce2e24p-4f, -0x1.b8107cp-6f,
+                                     0x1.54dadcp-8f, -0x1.aae994p-11f, 0x1.5f118ep-14f};
+  static constexpr float kLarge[] = {-0x1.a06c98p-13f, -0x1.20ae9p0f,   -0x1.463f66p-1f, -0x1.a9a1a8p-4f,
                                      0x1.6c06c4p-6f,   -0x1.8e99b4p-9f, 0x1.9a740cp-13f};
 };
 
@@ -216,17 +211,17 @@ struct ErfConstants<double> {
   static constexpr double kSplit = 1;
   static constexpr double kEnd = 6;
   static constexpr double kCenter = 1;
-  static constexpr double kSmall[] = {0x1.06eba8214db69p-3,   -0x1.812746b0379e6p-2,  // error 2^-56.3
-                                      0x1.ce2f21a042b2p-4,    -0x1.b82ce3128499cp-6,  0x1.565bcd0db02cap-8,
-                                      -0x1.c02db3d8eccd9p-11, 0x1.f9a321a113538p-14,  -0x1.f4d1df387f2aep-17,
-                                      0x1.b9def193d55ddp-20,  -0x1.5f1d366e90672p-23, 0x1.f7a40ec5f8653p-27,
-                                      -0x1.386ab69c4769p-30,  0x1.057990463235p-34};
-  static constexpr double kLarge[] = {
-      -0x1.d97fbf27aa2a1p0,   -0x1.51c9b0006c21ep1,  // error 2^-55.9
-      -0x1.afabc11a2acf5p-1,  -0x1.5477f099ef0cap-5,  0x1.48c9d3888bf06p-7,   -0x1.033f5ae35414fp-9,
-      0x1.f1b07c532e078p-13,  0x1.b929ce4688c2fp-16,  -0x1.c84b414658786p-16, 0x1.4470d24fc450cp-17,
-      -0x1.1dd8f6ac12c89p-19, 0x1.b478d00b6ab8bp-23,  0x1.f942a2511db4fp-25,  -0x1.2169f6ecaebd1p-25,
-      0x1.27652d18d70cfp-27,  -0x1.6e4e761215165p-30, 0x1.09715fec293f4p-33,  -0x1.5ad188249b0dcp-38};
+  static constexpr double kSmall[] = {0x1.06eba8214db69p-3,   -0x1.812746b0379e6p-2,  0x1.ce2f21a042b2p-4,
+                                      -0x1.b82ce3128499cp-6,  0x1.565bcd0db02cap-8,   -0x1.c02db3d8eccd9p-11,
+                                      0x1.f9a321a113538p-14,  -0x1.f4d1df387f2aep-17, 0x1.b9def193d55ddp-20,
+                                      -0x1.5f1d366e90672p-23, 0x1.f7a40ec5f8653p-27,  -0x1.386ab69c4769p-30,
+                                      0x1.057990463235p-34};
+  static constexpr double kLarge[] = {-0x1.d97fbf27aa2a1p0,   -0x1.51c9b0006c21ep1,   -0x1.afabc11a2acf5p-1,
+                                      -0x1.5477f099ef0cap-5,  0x1.48c9d3888bf06p-7,   -0x1.033f5ae35414fp-9,
+                                      0x1.f1b07c532e078p-13,  0x1.b929ce4688c2fp-16,  -0x1.c84b414658786p-16,
+                                      0x1.4470d24fc450cp-17,  -0x1.1dd8f6ac12c89p-19, 0x1.b478d00b6ab8bp-23,
+                                      0x1.f942a2511db4fp-25,  -0x1.2169f6ecaebd1p-25, 0x1.27652d18d70cfp-27,
+                                      -0x1.6e4e761215165p-30, 0x1.09715fec293f4p-33,  -0x1.5ad188249b0dcp-38};
 };
 
 // Odd by construction; tiny x keeps its relative accuracy, subnormal x included.
@@ -247,7 +242,8 @@ MULTIHEAD_INLINE Vec<T> erf(Vec<T> x) {
 // ---- sin and cos ----
 
 // kParts: pi/2 cut (Cody and Waite 1980) so that the products below are exact without a fused multiply-add.
-// kSin: sin(r) = r + r^3 P(r^2); kCos: cos(r) = 1 - r^2/2 + r^4 P(r^2); |r| <= pi/4.
+// kSin: sin(r) = r + r^3 P(r^2), |r| <= pi/4, errors 2^-27.7 and 2^-56.8.
+// kCos: cos(r) = 1 - r^2/2 + r^4 P(r^2), errors 2^-33.0 and 2^-59.2.
 template <class T>
 struct TrigConstants;
 
@@ -257,8 +253,8 @@ struct TrigConstants<float> {
   static constexpr float kCoarseRound = 0x1.8p34f;
   static constexpr float kTwoOverPi = 0x1.45f306p-1f;
   static constexpr float kParts[] = {0x1.922p0f, -0x1.2cp-18f, 0x1.11p-26f, 0x1.68cp-39f, 0x1.1a6264p-54f};
-  static constexpr float kSin[] = {-0x1.555546p-3f, 0x1.110752p-7f, -0x1.99400cp-13f};  // error 2^-27.7
-  static constexpr float kCos[] = {0x1.55554ap-5f, -0x1.6c0c2ap-10f, 0x1.99e8f2p-16f};  // error 2^-33.0
+  static constexpr float kSin[] = {-0x1.555546p-3f, 0x1.110752p-7f, -0x1.99400cp-13f};
+  static constexpr float kCos[] = {0x1.55554ap-5f, -0x1.6c0c2ap-10f, 0x1.99e8f2p-16f};
 };
 
 template <>
@@ -267,9 +263,9 @@ struct TrigConstants<double> {
   static constexpr double kTwoOverPi = 0x1.45f306dc9c883p-1;
   static constexpr double kParts[] = {0x1.921fb544p0, 0x1.0b4611a8p-34, -0x1.d9ccebap-66, -0x1.fc8f8cbb5bf6cp-97};
   static constexpr double kSin[] = {-0x1.5555555555548p-3, 0x1.111111110f79p-7,    -0x1.a01a019bf59a8p-13,
-                                    0x1.71de35605a7e1p-19, -0x1.ae5e54899f4b1p-26, 0x1.5d8e057a6cc64p-33};  // 2^-56.8
+                                    0x1.71de35605a7e1p-19, -0x1.ae5e54899f4b1p-26, 0x1.5d8e057a6cc64p-33};
   static constexpr double kCos[] = {0x1.555555555554bp-5,   -0x1.6c16c16c14f49p-10, 0x1.a01a019c7d0afp-16,
-                                    -0x1.27e4f7e5625a7p-22, 0x1.1ee9d3f574f95p-29,  -0x1.8fa29e045ed72p-37};  // 2^-59.2
+                                    -0x1.27e4f7e5625a7p-22, 0x1.1ee9d3f574f95p-29,  -0x1.8fa29e045ed72p-37};
 };
 
 // The largest |x| that sin and cos take: 2^20 pi, rounded down. The reduction's products stop being exact behind it.

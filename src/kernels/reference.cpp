@@ -9,7 +9,8 @@
 #include <limits>
 #include <vector>
 
-#include "core/validate.hpp"
+#include "core/float_mode.hpp"
+#include "kernels/operands.hpp"
 #include "kernels/ranges.hpp"
 #include "kernels/table.hpp"
 
@@ -42,10 +43,11 @@ double softmax(std::vector<double>& scores) {
 
 void attention_reference(View4<const double> q, View4<const double> k, View4<const double> v, View4<double> out,
                          View3<double> lse, const AttentionOptions& options) {
-  const AttentionShape shape{Type::float64, q.extent(0), q.extent(1), k.extent(1),
-                             q.extent(2),   k.extent(2), q.extent(3), v.extent(3)};
+  const AttentionShape shape = shape_of(q, k, v);
+  check_operands("attention_reference", q, k, v, out, lse.data() || !lse.empty() ? &lse : nullptr);
   check_attention("attention_reference", shape, options);
-  const double scale = options.scale.value_or(1 / std::sqrt(static_cast<double>(shape.head_dim)));
+  const FloatMode mode;
+  const double scale = options.scale ? *options.scale : default_scale(shape.head_dim);
   const std::int64_t group = shape.heads / shape.kv_heads;
   for (std::int64_t b = 0; b < shape.batch; ++b) {
     const Visibility visibility(shape, options, b);

@@ -60,6 +60,12 @@ View4<T> split_heads(T* data, std::int64_t n, std::int64_t heads, std::int64_t a
   return {data, {1, heads, n, width}, {n * all, width, all, 1}};
 }
 
+// A view without extents asks for nothing; a null one with extents is an error that check_view finds.
+template <class T, int Rank>
+bool asked(const View<T, Rank>& view) {
+  return view.data() || !view.empty();
+}
+
 void check_matrix(const char* function, const Operand& matrix) {
   check_view(function, matrix);
   check_contiguous(function, matrix);
@@ -75,27 +81,38 @@ void check_weight(const char* function, const Operand& weight, std::int64_t in, 
   check_equal(function, weight.name, "has input width", weight.extents[0], in_name, in);
 }
 
+void check_extents(const char* function, const Extents& e, int threads) {
+  check_between(function, "num_heads", e.heads, 1, std::int64_t{1} << 31);
+  for (const auto& [name, width] : {std::pair{"Wq", e.qk_width}, std::pair{"Wv", e.v_width}}) {
+    if (width % e.heads != 0)
+      fail(ErrorCode::shape_mismatch, std::string(function) + ": " + name + " has output width " +
+                                          std::to_string(width) + ", num_heads is " + std::to_string(e.heads) +
+                                          "; num_heads must divide it");
+    check_between(function, "the width of a head", width / e.heads, 1, kMaxHeadDim);
+  }
+  check_between(function, "threads", threads, 1, 1 << 16);
+  // The projections are kept between the steps: views of stride 0 could ask for any number of them.
+  constexpr std::int64_t kMost = std::int64_t{1} << 44;
+  check_between(function, "the number of X's rows", e.n, 0, kMost / std::max(e.qk_width, e.v_width));
+}
+
 template <class T>
-Extents check_projections(const char* function, MatrixView<const T> X, MatrixView<const T> Wq, MatrixView<const T> Wk,
-                          MatrixView<const T> Wv, std::int64_t heads, const LayerOptions& options) {
+struct Projections {
+  MatrixView<const T> X, Wq, Wk, Wv;
+};
+
+template <class T>
+Extents check_projections(const char* function, const Projections<T>& in, std::int64_t heads,
+                          const LayerOptions& options) {
+  const auto& [X, Wq, Wk, Wv] = in;
   check_matrix(function, operand("X", X));
   check_weight(function, operand("Wq", Wq), X.extent(1), "X has model_dim");
   check_weight(function, operand("Wk", Wk), X.extent(1), "X has model_dim");
   check_weight(function, operand("Wv", Wv), X.extent(1), "X has model_dim");
   check_equal(function, "Wk", "has output width", Wk.extent(1), "Wq has", Wq.extent(1));
-  check_between(function, "num_heads", heads, 1, std::int64_t{1} << 31);
-  for (const auto& [name, width] : {std::pair{"Wq", Wq.extent(1)}, std::pair{"Wv", Wv.extent(1)}}) {
-    if (width % heads != 0)
-      fail(ErrorCode::shape_mismatch, std::string(function) + ": " + name + " has output width " +
-                                          std::to_string(width) + ", num_heads is " + std::to_string(heads) +
-                                          "; num_heads must divide it");
-    check_between(function, "the width of a head", width / heads, 1, kMaxHeadDim);
-  }
-  check_between(function, "threads", options.threads, 1, 1 << 16);
-  // The projections are kept between the steps: views of stride 0 could ask for any number of them.
-  const std::int64_t most = std::int64_t{1} << 44;
-  check_between(function, "X's number of rows", X.extent(0), 0, most / std::max(Wq.extent(1), Wv.extent(1)));
-  return {X.extent(0), X.extent(1), Wq.extent(1), Wv.extent(1), 0, heads};
+  const Extents extents{X.extent(0), X.extent(1), Wq.extent(1), Wv.extent(1), 0, heads};
+  check_extents(function, extents, options.threads);
+  return extents;
 }
 
 template <class T>
@@ -110,8 +127,9 @@ void check_weights_out(const char* function, const HeadWeights<T>& weights, cons
     check_equal(function, view.name, "has q_len", view.extents[rank - 2], "X has", e.n);
     check_equal(function, view.name, "has kv_len", view.extents[rank - 1], "X has", e.n);
   };
-  if (weights.per_head.data()) check(operand("weights.per_head", weights.per_head));
-  if (weights.mean.data()) check(operand("weights.mean", weights.mean));
+  if (asked(weights.per_head)) check(operand("weights.per_head", weights.per_head));
+  if (asked(weights.mean)) check(operand("weights.mean", weights.mean));
+  check_apart(function, operand("weights.mean", weights.mean), operand("weights.per_head", weights.per_head));
 }
 
 // The weights in a pass of their own: rows in parallel, heads in ascending order, so that the mean has one order.
@@ -119,7 +137,8 @@ template <class T>
 void run_weights(const AttentionCall<T>& call, const Extents& e, const AttentionOptions& options,
                  const KernelTable& table, const HeadWeights<T>& weights, std::byte* scratch) {
   const AttentionShape shape = e.attention(kType<T>);
-  const double scale = 1 / std::sqrt(static_cast<double>(shape.head_dim));
+  const FloatMode mode;
+  const double scale = default_scale(shape.head_dim);
   const std::size_t task_bytes = Buffers<T>::worker_bytes(e);
   const std::int64_t blocks = (e.n + kRowBlock - 1) / kRowBlock;
   parallel_for(blocks, options.threads, options.parallel_for, [&](int worker, std::int64_t block) {
@@ -145,11 +164,6 @@ void run_weights(const AttentionCall<T>& call, const Extents& e, const Attention
     }
   });
 }
-
-template <class T>
-struct Projections {
-  MatrixView<const T> X, Wq, Wk, Wv;
-};
 
 // Everything between X and the concatenated heads, (n, v_width), which it writes to concat.
 template <class T>
@@ -182,7 +196,7 @@ constexpr const char* kMultiHead = "multi_head_attention";
 
 template <class T>
 Extents check_multi_head(const Projections<T>& in, MatrixView<const T> Wo, int num_heads, const LayerOptions& options) {
-  Extents e = check_projections(kMultiHead, in.X, in.Wq, in.Wk, in.Wv, num_heads, options);
+  Extents e = check_projections(kMultiHead, in, num_heads, options);
   check_weight(kMultiHead, operand("Wo", Wo), e.v_width, "Wv has output width");
   e.out_dim = Wo.extent(1);
   return e;
@@ -221,7 +235,7 @@ Matrix<T> multi_head(const Projections<T>& in, MatrixView<const T> Wo, int num_h
 template <class T>
 SelfAttention<T> one_head(const Projections<T>& in, const LayerOptions& options) {
   constexpr const char* kName = "self_attention";
-  const Extents e = check_projections(kName, in.X, in.Wq, in.Wk, in.Wv, 1, options);
+  const Extents e = check_projections(kName, in, 1, options);
   const KernelTable& table = choose_kernels(options.target);
   SelfAttention<T> result{Matrix<T>(e.n, e.v_width), Matrix<T>(e.n, e.n)};
   Scratch scratch(Buffers<T>::bytes(e, options.threads, true), options.scratch, kName);
@@ -268,7 +282,14 @@ Matrix<double> multi_head_attention(MatrixView<const double> X, MatrixView<const
 std::size_t multi_head_attention_scratch_bytes(std::size_t element_size, std::int64_t n, std::int64_t model_dim,
                                                std::int64_t qk_width, std::int64_t v_width, std::int64_t out_dim,
                                                int num_heads, const LayerOptions& options, bool weights) {
+  constexpr const char* kName = "multi_head_attention_scratch_bytes";
+  if (element_size != sizeof(float) && element_size != sizeof(double))
+    fail(ErrorCode::bad_option,
+         std::string(kName) + ": element_size is " + std::to_string(element_size) + "; it must be 4 or 8");
   const Extents e{n, model_dim, qk_width, v_width, out_dim, num_heads};
+  check_between(kName, "model_dim", model_dim, 0, std::int64_t{1} << 44);
+  check_between(kName, "out_dim", out_dim, 0, std::int64_t{1} << 44);
+  check_extents(kName, e, options.threads);
   return (element_size == sizeof(float) ? Buffers<float>::bytes(e, options.threads, weights)
                                         : Buffers<double>::bytes(e, options.threads, weights)) +
          kCacheLine;
