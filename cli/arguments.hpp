@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the command line says, one struct a subcommand, and the function that does it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "multihead/multihead.hpp"
+
+namespace multihead::cli {
+
+// Options of every subcommand.
+struct Common {
+  int threads = 1;
+  std::optional<Target> target;
+};
+
+enum class Color { automatic, always, never };
+
+struct SampleArguments {
+  bool trace = false;
+  int heads = 0;
+  Color color = Color::automatic;
+  std::string save;  // a folder, or empty
+};
+
+struct AttendArguments {
+  std::string X, Wq, Wk, Wv, Wo;           // .npy files to read
+  std::string out, weights, mean_weights;  // .npy files to write; the last two may be empty
+  int heads = 1;
+};
+
+struct ExplainArguments {
+  AttentionShape shape;
+  Causal causal;
+};
+
+struct CheckArguments {
+  int problems = 200;
+  std::uint64_t seed = 1;
+};
+
+// Each prints to standard output and returns the exit status, 0 or 1. Throws Error.
+int sample(const SampleArguments& arguments, const Common& common);
+int attend(const AttendArguments& arguments, const Common& common);
+int info(const Common& common);
+int explain(const ExplainArguments& arguments, const Common& common);
+int check(const CheckArguments& arguments, const Common& common);
+
+}  // namespace multihead::cli

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+// multihead: the command. Reads the command line, teaches by example, and turns errors into exit statuses.
+#include <CLI/CLI.hpp>
+#include <charconv>
+#include <csignal>
+#include <exception>
+#include <functional>
+#include <iostream>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "arguments.hpp"
+#include "chapter.hpp"
+
+namespace multihead::cli {
+
+namespace {
+
+enum Status { success = 0, failure = 1, usage = 2 };
+
+[[noreturn]] void refuse(const std::string& option, const std::string& text, const std::string& rule) {
+  throw Error(ErrorCode::bad_option, option + ": '" + text + "' is not " + rule);
+}
+
+std::optional<std::int64_t> whole_number(const std::string& text) {
+  std::int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return error == std::errc() && end == text.data() + text.size() ? std::optional(value) : std::nullopt;
+}
+
+// CLI11 checks numbers as doubles and says so at length; these options read and refuse by themselves.
+template <class Integer>
+CLI::Option* add_number(CLI::App* app, const std::string& option, Integer& value, std::int64_t first,
+                        const std::string& what) {
+  const auto read = [option, &value, first](const std::string& text) {
+    const std::optional<std::int64_t> number = whole_number(text);
+    const std::uint64_t most = std::numeric_limits<Integer>::max();
+    if (!number || *number < first || static_cast<std::uint64_t>(*number) > most)
+      refuse(option, text, "a whole number of at least " + std::to_string(first));
+    value = static_cast<Integer>(*number);
+  };
+  return app->add_option_function<std::string>(option, read, what)->type_name("N");
+}
+
+// One of a few words.
+template <class Value>
+using Words = std::vector<std::pair<std::string, Value>>;
+template <class Value>
+CLI::Option* add_words(CLI::App* app, const std::string& option, Value& value, const Words<Value>& words,
+                       const std::string& what) {
+  const auto read = [option, &value, words](const std::string& text) {
+    std::string names;
+    for (const auto& [name, meaning] : words) {
+      if (name == text) {
+        value = meaning;
+        return;
+      }
+      names += (names.empty() ? "" : ", ") + name;
+    }
+    refuse(option, text, "one of " + names);
+  };
+  return app->add_option_function<std::string>(option, read, what)->type_name("WORD");
+}
+
+CLI::Option* add_path(CLI::App* app, const std::string& option, std::string& path, const std::string& what) {
+  const auto read = [option, &path](const std::string& text) {
+    if (text.empty()) refuse(option, text, "the name of a file");
+    path = text;
+  };
+  return app->add_option_function<std::string>(option, read, what)->type_name("PATH");
+}
+
+void add_causal(CLI::App* app, Causal& causal) {
+  const auto read = [&causal](const std::string& text) {
+    const std::optional<std::int64_t> offset = whole_number(text);
+    if (offset)
+      causal = Causal::at(*offset);
+    else if (text == "square" || text == "none")
+      causal = Causal(text == "square");
+    else if (text == "top_left")
+      causal = Causal::top_left();
+    else if (text == "bottom_right")
+      causal = Causal::bottom_right();
+    else
+      refuse("--causal", text, "one of none, square, top_left, bottom_right, or a whole number");
+  };
+  const char* what = "none, square (q_len = kv_len), top_left, bottom_right, or N: the keys before the first query";
+  app->add_option_function<std::string>("--causal", read, what)->type_name("HOW");
+}
+
+// A subcommand and what it does once the command line is read.
+struct Subcommand {
+  CLI::App* app;
+  std::function<int(const Common&)> run;
+};
+
+CLI::App* add(CLI::App& app, const char* name, const char* description, const char* examples) {
+  CLI::App* subcommand = app.add_subcommand(name, description);
+  subcommand->footer(std::string("Also --threads and --target, before or after the subcommand: see multihead --help.\n"
+                                 "\nExamples:\n") +
+                     examples);
+  return subcommand;
+}
+
+Subcommand add_sample(CLI::App& app) {
+  auto arguments = std::make_shared<SampleArguments>();
+  arguments->heads = chapter::kHeads;
+  CLI::App* sub = add(app, "sample", "Run multi-head attention on a small example: 2 tokens, 2 heads, float64",
+                      "  multihead sample\n"
+                      "  multihead sample --trace              # every number between X and the output\n"
+                      "  multihead sample --trace --heads 3    # the same weights, split three ways\n"
+                      "  multihead sample --save .             # also writes X.npy, Wq.npy, Wk.npy, Wv.npy, Wo.npy\n");
+  sub->add_flag("--trace", arguments->trace, "Show every step, the weights as a heatmap");
+  add_number(sub, "--heads", arguments->heads, 1, "Heads; must divide 6")->default_str("2");
+  add_words(sub, "--color", arguments->color,
+            {{"auto", Color::automatic}, {"always", Color::always}, {"never", Color::never}},
+            "auto (on a terminal, unless NO_COLOR is set), always or never")
+      ->default_str("auto");
+  add_path(sub, "--save", arguments->save, "Folder to write the inputs to, as .npy files");
+  return {sub, [arguments](const Common& common) { return sample(*arguments, common); }};
+}
+
+Subcommand add_attend(CLI::App& app) {
+  auto arguments = std::make_shared<AttendArguments>();
+  CLI::App* sub =
+      add(app, "attend", "Run multi-head attention on .npy files, all float32 or all float64",
+          "  multihead sample --save .    # matrices to begin with\n"
+          "  multihead attend --x X.npy --wq Wq.npy --wk Wk.npy --wv Wv.npy --wo Wo.npy --heads 2 --out Y.npy\n"
+          "  multihead attend --x X.npy --wq Wq.npy --wk Wk.npy --wv Wv.npy --wo Wo.npy --heads 2 --out Y.npy \\\n"
+          "    --weights weights.npy --mean-weights mean.npy\n");
+  add_path(sub, "--x", arguments->X, "Input, (n, model_dim)")->required();
+  add_path(sub, "--wq", arguments->Wq, "Weights of the queries, (model_dim, heads * head_dim)")->required();
+  add_path(sub, "--wk", arguments->Wk, "Weights of the keys, (model_dim, heads * head_dim)")->required();
+  add_path(sub, "--wv", arguments->Wv, "Weights of the values, (model_dim, heads * value_dim)")->required();
+  add_path(sub, "--wo", arguments->Wo, "Weights of the output, (heads * value_dim, out_dim)")->required();
+  add_number(sub, "--heads", arguments->heads, 1, "Heads; must divide the widths")->default_str("1");
+  add_path(sub, "--out", arguments->out, "Output to write, (n, out_dim)")->required();
+  add_path(sub, "--weights", arguments->weights, "Attention weights to write, (heads, n, n)");
+  add_path(sub, "--mean-weights", arguments->mean_weights, "Their mean over heads to write, (n, n)");
+  return {sub, [arguments](const Common& common) { return attend(*arguments, common); }};
+}
+
+Subcommand add_info(CLI::App& app) {
+  CLI::App* sub = add(app, "info", "Show the processor, the targets found and the one chosen",
+                      "  multihead info\n"
+                      "  multihead info --target baseline\n");
+  return {sub, [](const Common& common) { return info(common); }};
+}
+
+Subcommand add_explain(CLI::App& app) {
+  auto arguments = std::make_shared<ExplainArguments>();
+  AttentionShape& shape = arguments->shape;
+  CLI::App* sub = add(app, "explain", "Show the kernel an attention call would take: why, tiles, tasks, flops, scratch",
+                      "  multihead explain --heads 12 --q-len 512 --head-dim 64\n"
+                      "  multihead explain --heads 32 --kv-heads 8 --q-len 1 --kv-len 4096 --head-dim 128 \\\n"
+                      "    --causal bottom_right\n"
+                      "  multihead explain --q-len 1000 --head-dim 64 --causal square --type float64\n");
+  add_number(sub, "--batch", shape.batch, 0, "Sequences")->default_str("1");
+  add_number(sub, "--heads", shape.heads, 0, "Query heads")->default_str("1");
+  const CLI::Option* kv_heads =
+      add_number(sub, "--kv-heads", shape.kv_heads, 0, "Key and value heads; heads unless given");
+  add_number(sub, "--q-len", shape.q_len, 0, "Queries")->required();
+  const CLI::Option* kv_len = add_number(sub, "--kv-len", shape.kv_len, 0, "Keys; q_len unless given");
+  add_number(sub, "--head-dim", shape.head_dim, 0, "Width of queries and keys, 1 to 1024")->required();
+  const CLI::Option* value_dim =
+      add_number(sub, "--value-dim", shape.value_dim, 0, "Width of values, 1 to 1024; head_dim unless given");
+  add_causal(sub, arguments->causal);
+  add_words(sub, "--type", shape.type, {{"float32", Type::float32}, {"float64", Type::float64}}, "float32 or float64")
+      ->default_str("float32");
+  return {sub, [=](const Common& common) {
+            AttentionShape& given = arguments->shape;
+            if (kv_heads->empty()) given.kv_heads = given.heads;
+            if (kv_len->empty()) given.kv_len = given.q_len;
+            if (value_dim->empty()) given.value_dim = given.head_dim;
+            return explain(*arguments, common);
+          }};
+}
+
+Subcommand add_check(CLI::App& app) {
+  auto arguments = std::make_shared<CheckArguments>();
+  CLI::App* sub = add(app, "check", "Solve random problems on every target of this machine and compare with float64",
+                      "  multihead check\n"
+                      "  multihead check --problems 20 --seed 7\n"
+                      "  multihead check --problems 20 --target baseline\n");
+  add_number(sub, "--problems", arguments->problems, 1, "Random problems for each target and type")->default_str("200");
+  add_number(sub, "--seed", arguments->seed, 0, "Other problems for another seed")->default_str("1");
+  return {sub, [arguments](const Common& common) { return check(*arguments, common); }};
+}
+
+void add_common(CLI::App& app, Common& common) {
+  app.set_version_flag("--version", std::string("multihead ") + version());
+  add_number(&app, "--threads", common.threads, 1, "Threads; no result depends on it. All of the machine unless given");
+  app.add_option_function<std::string>(
+         "--target", [&common](const std::string& name) { common.target = target_from_name(name); },
+         "baseline, avx2, avx512 or neon; unless given, what MULTIHEAD_TARGET names, else the best")
+      ->type_name("NAME");
+}
+
+int refused(const std::string& sentence) {
+  std::cerr << "multihead: " << sentence << "\nmultihead --help shows what there is.\n";
+  return usage;
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("Multi-head attention for CPUs", "multihead");
+  Common common;
+  common.threads = hardware_threads();
+  add_common(app, common);
+  app.fallthrough();
+  app.require_subcommand(0, 1);
+  app.footer(
+      "multihead SUBCOMMAND --help shows its options and examples.\n"
+      "Exit status: 0 success, 1 bad input or a failed check, 2 a command line that cannot be read.\n"
+      "\nExamples:\n"
+      "  multihead sample --trace\n"
+      "  multihead info\n"
+      "  multihead check --problems 20 --threads 2\n");
+  const std::vector<Subcommand> subcommands{add_sample(app), add_attend(app), add_info(app), add_explain(app),
+                                            add_check(app)};
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& help_or_version) {
+    return app.exit(help_or_version);
+  } catch (const CLI::ParseError& error) {
+    return refused(error.what());
+  } catch (const Error& error) {
+    return refused(error.what());
+  }
+  for (const Subcommand& subcommand : subcommands)
+    if (subcommand.app->parsed()) return subcommand.run(common);
+  return refused("a subcommand is missing: sample, attend, info, explain or check");
+}
+
+}  // namespace
+
+}  // namespace multihead::cli
+
+int main(int argc, char** argv) {
+  using namespace multihead::cli;
+#ifdef SIGPIPE
+  std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is then a failed write, and is told
+#endif
+  int status = failure;
+  try {
+    status = run(argc, argv);
+  } catch (const std::bad_alloc&) {
+    std::cerr << "multihead: out of memory\n";
+  } catch (const std::logic_error& error) {
+    std::cerr << "multihead: internal error: " << error.what() << '\n';
+  } catch (const std::exception& error) {
+    std::cerr << "multihead: " << error.what() << '\n';
+  }
+  if (!std::cout.flush()) {
+    std::cerr << "multihead: standard output cannot be written\n";
+    return failure;
+  }
+  return status;
+}
