@@ -1,0 +1,346 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Builds every configuration and runs every test. Nothing but the standard library.
+
+  run_all.py [--build-root DIR] [--lanes N] [SUITE ...]      all suites unless some are named; --list shows them
+
+Two lanes take jobs from one list: a build, or a suite whose build is there. Each job prints a line when it ends; the end
+gives the reason of every skip, and the last line counts: N passed, N failed, N skipped.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import unittest
+import xml.etree.ElementTree
+
+TESTS = pathlib.Path(__file__).resolve().parent
+SOURCE = TESTS.parent
+LANES = 2  # unless --lanes
+SUITE_SECONDS = 900  # nothing healthy takes as long
+THREADED = "*Thread*:*Parallel*:*Bits*"
+# Under an emulator without: the reference against itself, which no target touches, and what the emulator cannot do.
+EMULATED = "-*.ReferenceIsTheDefinition:*.OneThreadCreatesNone:*.ForkIsSurvived"
+EMULATOR_LACKS = ["OneThreadCreatesNone: qemu-user has threads of its own",
+                  "ForkIsSurvived: qemu-user does not carry its threads through a fork"]
+FUZZ_SECONDS = 60 if os.environ.get("CI") == "true" else 20
+# Compilers that are promised to build without a warning; a newer one may warn without failing the tests.
+QUIET_COMPILERS = {"g++": "12", "clang++": "14", "aarch64-linux-gnu-g++": "12"}
+# Modules of Python checks that look at what a build made, and so look at each of these; others look at the first.
+ON_EVERY_BUILD = {"disassembly_test", "packaging_test"}
+LIBRARY_BUILDS = ["release", "clang"]
+
+
+@dataclasses.dataclass
+class Result:
+    passed: int = 0
+    failures: list = dataclasses.field(default_factory=list)  # one text each
+    skips: list = dataclasses.field(default_factory=list)  # one reason each
+
+    def line(self):
+        return f"{self.passed} passed, {len(self.failures)} failed, {len(self.skips)} skipped"
+
+
+@dataclasses.dataclass
+class Job:
+    name: str
+    run: object  # Job, log path -> Result
+    needs: str = ""  # the name of a build
+    missing: str = ""  # why it cannot run here
+    is_build: bool = False
+    result: Result = None
+    seconds: float = 0
+
+
+def command(job, log, arguments, **environment):
+    """Runs one command; its output goes to the log. Returns its exit status."""
+    settings = {key: value for key, value in os.environ.items() if not key.startswith("MULTIHEAD_")}
+    settings.update(PYTHONDONTWRITEBYTECODE="1", **environment)
+    with open(log, "a", encoding="utf-8") as out:
+        out.write("$ " + " ".join(map(str, arguments)) + "\n")
+        out.flush()
+        try:
+            return subprocess.run(
+                arguments, cwd=SOURCE, env=settings, stdin=subprocess.DEVNULL, stdout=out,
+                stderr=subprocess.STDOUT, timeout=SUITE_SECONDS, check=False).returncode
+        except subprocess.TimeoutExpired:
+            out.write(f"\n{job.name}: no end after {SUITE_SECONDS} s\n")
+            return -1
+
+
+def tail(log, lines=40):
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+
+
+def fixed_addresses():
+    """Sanitizers of today's distributions do not know the address layouts of all newer kernels."""
+    prefix = ["setarch", "-R"]
+    works = shutil.which("setarch") and subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0
+    return prefix if works else []
+
+
+# Builds ---------------------------------------------------------------------------------------------------------------
+
+def build(preset, folder, compiler, processes, target="all", bench=False):
+    def run(job, log):
+        version = subprocess.run([compiler, "-dumpversion"], capture_output=True, text=True, check=True).stdout
+        quiet = version.split(".")[0].strip() == QUIET_COMPILERS[compiler]
+        configure = ["cmake", "--preset", preset, "-B", folder, f"-DMULTIHEAD_WERROR={'ON' if quiet else 'OFF'}",
+                     f"-DMULTIHEAD_BENCH={'ON' if bench else 'OFF'}"]
+        for step in (configure, ["cmake", "--build", folder, "--target", target, "-j", str(processes)]):
+            if command(job, log, step) != 0:
+                return Result(failures=[f"{job.name}\n{tail(log)}"])
+        return Result()
+
+    missing = "" if shutil.which(compiler) else f"{compiler} is not installed"
+    return Job(f"build {preset}", run, missing=missing, is_build=True)
+
+
+# Suites ---------------------------------------------------------------------------------------------------------------
+
+def read_gtest(report):
+    result = Result()
+    for case in xml.etree.ElementTree.parse(report).iter("testcase"):
+        name = f"{case.get('classname')}.{case.get('name')}"
+        failures = [failure.get("message", "") for failure in case.findall("failure")]
+        skips = [skip.get("message", "") for skip in case.findall("skipped")]
+        if failures:
+            result.failures.append("\n".join([name, *failures]))
+        elif skips:
+            where, _, reason = skips[0].partition("\n")
+            result.skips.append(reason.strip() or f"{name} gives no reason ({where})")
+        elif case.get("status") == "notrun":
+            result.skips.append(f"{name} is disabled")
+        else:
+            result.passed += 1
+    return result
+
+
+def gtest(name, folder, needs, prefix=(), filter_="*", quick=False, missing="", left_out=()):
+    def run(job, log):
+        report = log.with_suffix(".xml")
+        report.unlink(missing_ok=True)
+        environment = {"ASAN_OPTIONS": "allocator_may_return_null=1", "UBSAN_OPTIONS": "print_stacktrace=1",
+                       "TSAN_OPTIONS": "die_after_fork=0"}
+        if quick:
+            environment["MULTIHEAD_TEST_SHARE"] = "quick"
+        program = folder / "tests" / "multihead_tests"
+        status = command(job, log, [*prefix, program, f"--gtest_filter={filter_}", f"--gtest_output=xml:{report}"],
+                         **environment)
+        if not report.exists():
+            passed = len(re.findall(r"^\[ +OK \] .* ms\)$", log.read_text(encoding="utf-8", errors="replace"), re.MULTILINE))
+            return Result(passed, [f"{name} ended with status {status} before its report\n{tail(log)}"])
+        result = read_gtest(report)
+        result.skips += left_out
+        if status != 0 and not result.failures:
+            result.failures.append(f"{name} ended with status {status}\n{tail(log)}")
+        return result
+
+    return Job(name, run, needs=f"build {needs}", missing=missing)
+
+
+def python_checks(path, name, folder, needs):
+    def run(job, log):
+        report = log.with_suffix(".json")
+        report.unlink(missing_ok=True)
+        status = command(job, log, [sys.executable, __file__, "--module", path, report], MULTIHEAD_BUILD=str(folder))
+        if not report.exists():
+            return Result(failures=[f"{name} ended with status {status} before its report\n{tail(log)}"])
+        return Result(**json.loads(report.read_text(encoding="utf-8")))
+
+    return Job(name, run, needs=f"build {needs}")
+
+
+def run_module(path, report):
+    """Inside the process of a suite: runs one module of unittest and writes what came of it."""
+    suite = unittest.defaultTestLoader.discover(str(path.parent), pattern=path.name)
+    outcome = unittest.TextTestRunner(verbosity=2).run(suite)
+    failures = [f"{test.id()}\n{text}" for test, text in outcome.failures + outcome.errors]
+    failures += [f"{test.id()} was expected to fail" for test in outcome.unexpectedSuccesses]
+    failed = {getattr(test, "test_case", test).id() for test, _ in outcome.failures + outcome.errors}
+    skips = [reason for _, reason in outcome.skipped]
+    skipped = {getattr(test, "test_case", test).id() for test, _ in outcome.skipped}
+    passed = max(0, outcome.testsRun - len(failed | skipped) - len(outcome.unexpectedSuccesses))
+    report.write_text(json.dumps({"passed": passed, "failures": failures, "skips": skips}), encoding="utf-8")
+
+
+def fuzz(path, folder):
+    def run(job, log):
+        program = folder / "tests" / path.stem
+        if not program.exists():
+            return Result(skips=[f"{path.stem}: libFuzzer is missing"])
+        found = log.with_suffix(".corpus")
+        found.mkdir(exist_ok=True)
+        seeds = TESTS / path.stem.replace("fuzz_", "corpus_")
+        status = command(job, log, [program, f"-max_total_time={FUZZ_SECONDS}", "-timeout=10", "-rss_limit_mb=2048",
+                                    f"-artifact_prefix={found}/", found, *([seeds] if seeds.is_dir() else [])])
+        if status != 0:
+            return Result(failures=[f"{path.stem} found something\n{tail(log)}"])
+        return Result(passed=1)
+
+    return Job(path.stem, run, needs="build clang")
+
+
+def all_jobs(root, lanes):
+    """Every build and suite, the longest first."""
+    x86 = platform.machine() == "x86_64"
+
+    def emulator(program):
+        if not x86:
+            return "the emulated suites want an x86-64 machine"
+        return "" if shutil.which(program) else f"{program} is not installed"
+
+    folder = {name: root / name for name in ("release", "clang", "asan", "tsan", "arm64")}
+    processes = max(1, (os.cpu_count() or 1) // lanes)
+    steady = fixed_addresses()
+    sanitizer = {"prefix": steady, "quick": True}
+    arm64 = build("arm64", folder["arm64"], "aarch64-linux-gnu-g++", processes, "multihead_tests")
+    no_properties = [f"{path.name}: RapidCheck is not packaged for cross builds"
+                     for path in sorted(TESTS.glob("*_property_test.cpp"))]
+    arm64.missing = emulator("qemu-aarch64") or arm64.missing
+    jobs = [
+        build("release", folder["release"], "g++", processes, bench=True),
+        build("asan", folder["asan"], "g++", processes, "multihead_tests"),
+        gtest("asan", folder["asan"], "asan", **sanitizer),
+        arm64,
+        gtest("arm64", folder["arm64"], "arm64", prefix=["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"], quick=True,
+              filter_=EMULATED, left_out=EMULATOR_LACKS + no_properties),
+        gtest("nehalem", folder["release"], "release", prefix=["qemu-x86_64", "-cpu", "Nehalem"], quick=True,
+              filter_=EMULATED, left_out=EMULATOR_LACKS, missing=emulator("qemu-x86_64")),
+        build("clang", folder["clang"], "clang++", processes),
+        gtest("clang", folder["clang"], "clang"),
+        build("tsan", folder["tsan"], "g++", processes, "multihead_tests"),
+        gtest("tsan", folder["tsan"], "tsan", filter_=THREADED, **sanitizer),
+        gtest("release", folder["release"], "release"),
+    ]
+    for path in sorted(TESTS.glob("*_test.py")):
+        every = path.stem in ON_EVERY_BUILD
+        for needs in LIBRARY_BUILDS if every else LIBRARY_BUILDS[:1]:
+            name = f"{path.stem}:{needs}" if every else path.stem
+            jobs.append(python_checks(path, name, folder[needs], needs))
+    jobs += [fuzz(path, folder["clang"]) for path in sorted(TESTS.glob("fuzz_*.cpp"))]
+    return jobs
+
+
+# The lanes ------------------------------------------------------------------------------------------------------------
+
+class Schedule:
+    def __init__(self, jobs, logs):
+        self.waiting = list(jobs)
+        self.logs = logs
+        self.by_name = {job.name: job for job in jobs}
+        self.changed = threading.Condition()
+
+    def ready(self, job):
+        return not job.needs or self.by_name[job.needs].result is not None
+
+    def take(self):
+        """The first job whose build is there, or None when all are taken."""
+        with self.changed:
+            while self.waiting:
+                for job in self.waiting:
+                    if self.ready(job):
+                        self.waiting.remove(job)
+                        return job
+                self.changed.wait()
+            return None
+
+    def outcome(self, job):
+        needed = self.by_name.get(job.needs)
+        missing = job.missing or (needed.missing if needed else "")
+        if missing:
+            return Result() if job.is_build else Result(skips=[f"{job.name}: {missing}"])
+        if needed and needed.result.failures:
+            return Result(failures=[f"{job.name} was not run: {needed.name} failed"])
+        log = self.logs / (re.sub(r"\W+", "_", job.name) + ".log")
+        log.unlink(missing_ok=True)
+        result = job.run(job, log)
+        if not job.is_build and not (result.passed or result.failures or result.skips):
+            result.failures.append(f"{job.name} ran no test")
+        return result
+
+    def lane(self):
+        while job := self.take():
+            start = time.monotonic()
+            try:
+                result = self.outcome(job)
+            except Exception as error:  # a fault of this script is a failure, not the end of the lane
+                result = Result(failures=[f"{job.name}: {type(error).__name__}: {error}"])
+            with self.changed:
+                job.seconds = time.monotonic() - start
+                job.result = result
+                report(job)
+                self.changed.notify_all()
+
+    def run(self, count):
+        lanes = [threading.Thread(target=self.lane) for _ in range(count)]
+        for lane in lanes:
+            lane.start()
+        for lane in lanes:
+            lane.join()
+
+
+def report(job):
+    for failure in job.result.failures:
+        print(f"---- failed: {failure}\n----")
+    if job.is_build:
+        text = "failed" if job.result.failures else job.missing or "built"
+    else:
+        text = job.result.line()
+    print(f"{job.name:<28} {job.seconds:6.1f} s   {text}", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Builds every configuration and runs every test.")
+    parser.add_argument("--build-root", type=pathlib.Path, default=SOURCE / "build" / "test")
+    parser.add_argument("--lanes", type=int, default=LANES, help="jobs at a time (%(default)s)")
+    parser.add_argument("--list", action="store_true", help="show the suites")
+    parser.add_argument("--module", nargs=2, type=pathlib.Path, help=argparse.SUPPRESS)
+    parser.add_argument("suites", nargs="*")
+    arguments = parser.parse_args()
+    if arguments.module:
+        return run_module(*arguments.module)
+
+    root = arguments.build_root.resolve()
+    jobs = all_jobs(root, arguments.lanes)
+    suites = [job for job in jobs if not job.is_build]
+    if arguments.list:
+        return print("\n".join(job.name for job in suites))
+    if arguments.suites:
+        wanted = [job for job in suites if {job.name, job.name.split(":")[0]} & set(arguments.suites)]
+        unknown = set(arguments.suites) - {part for job in wanted for part in (job.name, job.name.split(":")[0])}
+        if unknown:
+            parser.error(f"no suite is named {', '.join(sorted(unknown))}; --list shows them")
+        needed = {job.name for job in wanted} | {job.needs for job in wanted}
+        jobs = [job for job in jobs if job.name in needed]
+    logs = root / "log"
+    logs.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    Schedule(jobs, logs).run(arguments.lanes)
+    print(f"{'all':<28} {time.monotonic() - start:6.1f} s")
+
+    reasons = {}
+    for job in jobs:
+        for skip in job.result.skips:
+            reasons.setdefault(skip, []).append(job.name)
+    if reasons:
+        print("\nSkipped:")
+    for reason, names in reasons.items():
+        print(f"  {len(names)} x {reason}   ({', '.join(sorted(set(names)))})")
+    total = Result(sum(job.result.passed for job in jobs), [text for job in jobs for text in job.result.failures],
+                   [text for job in jobs for text in job.result.skips])
+    print(f"\n{total.line()}")
+    return 1 if total.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

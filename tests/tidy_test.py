@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""clang-tidy, with the rules of .clang-tidy, over every source file of the library outside the kernels' regions."""
+
+import concurrent.futures
+import os
+import pathlib
+import shutil
+import subprocess
+import unittest
+
+SOURCE = pathlib.Path(__file__).resolve().parent.parent
+BUILD = pathlib.Path(os.environ.get("MULTIHEAD_BUILD", "build/release")).resolve()
+
+
+class Tidy(unittest.TestCase):
+    def test_sources(self):
+        if not shutil.which("clang-tidy"):
+            self.skipTest("clang-tidy is not installed")
+        sources = [path for path in sorted((SOURCE / "src").rglob("*.cpp")) if not path.name.startswith("target_")]
+        self.assertTrue(sources)
+
+        def tidied(path):
+            return subprocess.run(["clang-tidy", "--quiet", "-p", BUILD, path], capture_output=True, text=True, check=False)
+
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            for path, outcome in zip(sources, pool.map(tidied, sources)):
+                with self.subTest(file=str(path.relative_to(SOURCE))):
+                    self.assertEqual(outcome.returncode, 0, outcome.stdout)
+
+
+if __name__ == "__main__":
+    unittest.main()
