@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -90,10 +91,10 @@ struct Plain {
 
   template <class T>
   explicit Plain(const Inputs<T>& in) {
-    const Projected q(in.X, in.Wq), k(in.X, in.Wk), v(in.X, in.Wv);
-    Values concat(v.values.size()), away(v.values.size());
+    const std::array<Projected, 3> qkv{Projected(in.X, in.Wq), Projected(in.X, in.Wk), Projected(in.X, in.Wv)};
+    Values concat(qkv[2].values.size()), away(concat.size());
     for (int h = 0; h < in.e.heads; ++h)
-      for (std::int64_t i = 0; i < in.e.n; ++i) attend(in.e, q, k, v, h, i, concat, away);
+      for (std::int64_t i = 0; i < in.e.n; ++i) attend(in.e, qkv, h, i, concat, away);
     const Values Wo(in.Wo.values().begin(), in.Wo.values().end());
     output = product(concat, Wo, in.e.n, in.e.out_dim);
     const Values moved = product(away, absolute(Wo), in.e.n, in.e.out_dim);
@@ -102,8 +103,9 @@ struct Plain {
     for (std::size_t at = 0; at < slack.size(); ++at) slack[at] = (slack[at] + moved[at]) * four_roundings;
   }
 
-  static void attend(const LayerExtents& e, const Projected& q, const Projected& k, const Projected& v, int h,
-                     std::int64_t i, Values& concat, Values& away) {
+  static void attend(const LayerExtents& e, const std::array<Projected, 3>& qkv, int h, std::int64_t i, Values& concat,
+                     Values& away) {
+    const auto& [q, k, v] = qkv;
     const std::int64_t d = e.qk_width / e.heads, width = e.v_width / e.heads;
     const Real scale = 1 / std::sqrt(static_cast<Real>(d));
     Values p, magnitudes;

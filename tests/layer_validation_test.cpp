@@ -158,7 +158,7 @@ TEST(LayerValidation, RaggedRows) {
 
 // What comes close to a rule and breaks none.
 TEST(LayerValidation, LegalAtTheEdge) {
-  std::vector<float> arena(9 * kRoom, 0.5f);
+  std::vector<float> arena(kArena, 0.5f);
   const auto runs = [&](auto change) {
     L call;
     change(call), call.run_writing(arena);
@@ -184,6 +184,9 @@ TEST(LayerValidation, ScratchBytes) {
   const char* const name = "multi_head_attention_scratch_bytes";
   EXPECT_NO_THROW(bytes(4, 3, 4, 6, 8, 5, 2)());
   EXPECT_NO_THROW(bytes(8, 0, 0, 6, 8, 0, 2)());
+  EXPECT_EQ(multi_head_attention_scratch_bytes(4, 3, 4, 6, 8, 5, 2, {.threads = 65536}),
+            multi_head_attention_scratch_bytes(4, 3, 4, 6, 8, 5, 2, {.threads = 3}))
+      << "more threads than there is work for take no more";
   expect_error(name, kOption, {"element_size", "2"}, bytes(2, 3, 4, 6, 8, 5, 2));
   expect_error(name, kOption, {"threads is 0"}, bytes(4, 3, 4, 6, 8, 5, 2, 0));
   expect_error(name, kOption, {"threads is 70000"}, bytes(4, 3, 4, 6, 8, 5, 2, 70000));

@@ -8,6 +8,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <numeric>
 #include <ostream>
 #include <string>
 #include <type_traits>
@@ -21,8 +22,8 @@ namespace multihead::testing {
 using Words = std::vector<std::string>;
 
 inline constexpr ErrorCode kShape = ErrorCode::shape_mismatch, kOption = ErrorCode::bad_option;
-inline constexpr std::int64_t kHuge = std::int64_t{1} << 40,
-                              kRoom = 30000;  // kRoom: elements of the arena for each operand
+inline constexpr std::int64_t kHuge = std::int64_t{1} << 40, kRoom = 30000;
+inline constexpr std::size_t kArena = 10 * kRoom;  // operands lie kRoom elements apart
 inline std::byte one_byte[1];
 
 // Where a view lies in the arena, element type apart. Contiguous until a case changes it.
@@ -32,12 +33,16 @@ struct Layout {
   bool null = false;
 
   Layout() = default;
-  Layout(int room, const std::vector<std::int64_t>& wanted) : extents(wanted), strides(wanted), place(room * kRoom) {
+  Layout(int room, const std::vector<std::int64_t>& wanted)
+      : extents(wanted), strides(wanted), place((room + 1) * kRoom) {
     std::uint64_t step = 1;  // may wrap
     for (std::size_t axis = extents.size(); axis-- > 0;) {
       strides[axis] = static_cast<std::int64_t>(step);
       step *= static_cast<std::uint64_t>(std::max<std::int64_t>(extents[axis], 1));
     }
+  }
+  std::int64_t count() const {
+    return std::accumulate(extents.begin(), extents.end(), std::int64_t{1}, std::multiplies<>());
   }
   template <class T, int Rank>
   View<T, Rank> view(std::vector<std::remove_const_t<T>>& arena) const {
@@ -88,7 +93,7 @@ template <class T, class Call, class Door>
 void expect_refused(const std::string& function, const Case<Call>& c, Call call, const Door& door) {
   const Call legal = call;
   c.change(call);
-  std::vector<T> arena(9 * kRoom, T(0.5));
+  std::vector<T> arena(kArena, T(0.5));
   const std::vector<T> before = arena;
   expect_error(function, c.code, c.words, [&] { door(call, arena); });
   EXPECT_TRUE(arena == before) << "something was written";
@@ -141,17 +146,21 @@ void add_last_axis_rules(std::vector<Case<Call>>& cases, const std::vector<Opera
                        {name + (" has stride " + std::to_string(stride)) + " on its last axis", "must be 1"}});
 }
 
-// The output begins on the other's second element.
+// The output shares one element with the other: its first with the other's last, or its last with the other's first.
 template <class Call>
 void add_overlap_rules(std::vector<Case<Call>>& cases, const Operand<Call>& output,
                        const std::vector<Operand<Call>>& others) {
   const auto& [name, operand] = output;
   const std::string id = last_word(name);
   for (const auto& [other_name, other] : others)
-    cases.push_back({id + "_over_" + last_word(other_name),
-                     [a = operand, b = other](Call& c) { (c.*a).place = (c.*b).place + 1; },
-                     kShape,
-                     {name + std::string(" overlaps ") + other_name, "must be apart"}});
+    for (bool at_its_end : {true, false})
+      cases.push_back({id + (at_its_end ? "_on_the_end_of_" : "_on_the_start_of_") + last_word(other_name),
+                       [=, a = operand, b = other](Call& c) {
+                         Layout &from = c.*a, &to = c.*b;
+                         from.place = to.place + (at_its_end ? to.count() - 1 : 1 - from.count());
+                       },
+                       kShape,
+                       {name + std::string(" overlaps ") + other_name, "must be apart"}});
   for (std::int64_t stride : {0, 1})
     cases.push_back({id + "_on_itself_" + std::to_string(stride),
                      [=, member = operand](Call& c) { (c.*member).strides[0] = stride; },

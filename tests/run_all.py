@@ -26,7 +26,7 @@ import xml.etree.ElementTree
 TESTS = pathlib.Path(__file__).resolve().parent
 SOURCE = TESTS.parent
 LANES = 2  # unless --lanes
-SUITE_SECONDS = 900  # nothing healthy takes as long
+SUITE_SECONDS = 420  # nothing healthy takes as long
 THREADED = "*Thread*:*Parallel*:*Bits*"
 # Under an emulator without: the reference against itself, which no target touches, and what the emulator cannot do.
 EMULATED = "-*.ReferenceIsTheDefinition:*.OneThreadCreatesNone:*.ForkIsSurvived"

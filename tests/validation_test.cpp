@@ -174,7 +174,7 @@ TEST(Validation, ExplainsWhatIsLarge) {
 
 // What comes close to a rule and breaks none.
 TEST(Validation, LegalAtTheEdge) {
-  std::vector<float> arena(9 * kRoom, 0.5f);
+  std::vector<float> arena(kArena, 0.5f);
   const auto runs = [&](auto change) {
     A call;
     change(call), call.run(arena, true);
@@ -244,7 +244,17 @@ TEST(Validation, TargetsThatCannotRun) {
     const Words words{name + " cannot run on this machine", std::string(target_name(found.front())), "baseline"};
     expect_error("target", ErrorCode::unsupported, words, [&] { chosen_target(target); });
     expect_error("target", ErrorCode::unsupported, words, [&] { explain(A().shape, {.target = target}); });
+    expect_error("target", ErrorCode::unsupported, words,
+                 [&] { attention_scratch_bytes(A().shape, {.target = target}); });
   }
+}
+
+// Questions about calls that nobody could make are answered all the same, and at once.
+TEST(Validation, QuestionsAboutVastShapes) {
+  const AttentionShape vast{Type::float32, std::int64_t{1} << 46, 1, 1, 1, 1, 1, 1};
+  EXPECT_EQ(explain(vast).visible_pairs, 0x1p46);
+  const AttentionShape wide{Type::float32, 1, 1, 1, std::int64_t{4000000000}, std::int64_t{4000000000}, 64, 64};
+  EXPECT_EQ(explain(wide).visible_pairs, 1.6e19);
 }
 
 TEST(Validation, EveryCodeHasAWord) {

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <exception>
 #include <initializer_list>
+#include <limits>
 #include <ranges>
 #include <span>
 #include <string>
@@ -45,7 +46,9 @@ class View {
     std::int64_t step = 1;
     for (int axis = Rank - 1; axis >= 0; --axis) {
       strides_[axis] = step;
-      step *= extents_[axis] > 0 ? extents_[axis] : 1;
+      // Extents beyond the address space stay beyond it: whoever takes the view refuses it.
+      if (__builtin_mul_overflow(step, extents_[axis] > 0 ? extents_[axis] : 1, &step))
+        step = std::numeric_limits<std::int64_t>::max();
     }
   }
   // A flat container and its extents: {values, {2, 3}}. Throws shape_mismatch when they differ in size.

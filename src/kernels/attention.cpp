@@ -119,6 +119,7 @@ void attention(View4<const double> q, View4<const double> k, View4<const double>
 
 std::size_t attention_scratch_bytes(const AttentionShape& shape, const AttentionOptions& options) {
   check_attention("attention_scratch_bytes", shape, options);
+  choose_kernels(options.target);
   return all_scratch(shape, options) + kCacheLine;
 }
 
@@ -128,7 +129,8 @@ namespace {
 // since they may be more than an integer holds.
 double visible_pairs(const AttentionShape& shape, const AttentionOptions& options) {
   double pairs = 0;
-  for (std::int64_t b = 0; b < shape.batch; ++b) {
+  const bool alike = options.lengths.empty();  // then one sequence stands for all
+  for (std::int64_t b = 0; b < (alike ? std::min<std::int64_t>(shape.batch, 1) : shape.batch); ++b) {
     const Visibility seen(shape, options, b);
     const auto length = static_cast<double>(seen.length);
     if (!seen.causal) {
@@ -142,7 +144,7 @@ double visible_pairs(const AttentionShape& shape, const AttentionOptions& option
     pairs += rising * static_cast<double>(first + seen.offset + 1) + rising * (rising - 1) / 2 +
              static_cast<double>(shape.q_len - full) * length;
   }
-  return pairs * static_cast<double>(shape.heads);
+  return pairs * static_cast<double>(shape.heads) * (alike ? static_cast<double>(shape.batch) : 1);
 }
 
 std::string reason(const AttentionOptions& options, Target target) {

@@ -20,25 +20,30 @@ struct Product {
 
 constexpr std::int64_t kRowChunk = 384;  // rows of a task: enough to make up for packing its panel of b
 
+// Tasks of a product of rows x columns.
+constexpr std::int64_t product_tasks(std::int64_t rows, std::int64_t columns) {
+  return (rows + kRowChunk - 1) / kRowChunk * ((columns + kRowBlock - 1) / kRowBlock);
+}
+
 template <class T>
 constexpr std::size_t product_scratch() {
   return round_to_line(kMatmulScratch * sizeof(T));
 }
 
-// Computes all of them. scratch: product_scratch<T>() for each of threads workers. A product's bits do not depend on
-// the others, nor on how rows and columns are cut.
+// Computes all of them. scratch: product_scratch<T>() for each of min(threads, tasks) workers. A product's bits do not
+// depend on the others, nor on how rows and columns are cut.
 template <class T>
 void run_products(std::span<const Product<T>> products, int threads, const ParallelFor& custom,
                   const KernelTable& table, std::byte* scratch) {
-  const auto panels = [](const Product<T>& p) { return (p.c.extent(1) + kRowBlock - 1) / kRowBlock; };
-  const auto chunks = [](const Product<T>& p) { return (p.c.extent(0) + kRowChunk - 1) / kRowChunk; };
+  const auto tasks_of = [](const Product<T>& p) { return product_tasks(p.c.extent(0), p.c.extent(1)); };
   std::int64_t tasks = 0;
-  for (const Product<T>& product : products) tasks += panels(product) * chunks(product);
+  for (const Product<T>& product : products) tasks += tasks_of(product);
   parallel_for(tasks, threads, custom, [&](int worker, std::int64_t index) {
     const Product<T>* product = products.data();
-    for (; index >= panels(*product) * chunks(*product); ++product) index -= panels(*product) * chunks(*product);
+    for (; index >= tasks_of(*product); ++product) index -= tasks_of(*product);
+    const std::int64_t chunks = product_tasks(product->c.extent(0), 1);
     const auto& [a, b, c] = *product;
-    const std::int64_t row = index % chunks(*product) * kRowChunk, column = index / chunks(*product) * kRowBlock;
+    const std::int64_t row = index % chunks * kRowChunk, column = index / chunks * kRowBlock;
     MatmulTask<T> task{};
     task.a = a.data() + row * a.stride(0);
     task.b = b.data() + column * b.stride(1);

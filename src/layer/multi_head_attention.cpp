@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Multi-head attention as a layer: project, split heads, attend, concatenate, project (Vaswani et al. 2017, 3.2.2).
+#include <algorithm>
 #include <array>
 #include <cmath>
 
@@ -36,12 +37,19 @@ struct Buffers {
   static std::size_t worker_bytes(const Extents& e) {
     return std::max(attention_task_scratch(e.attention(kType<T>)), product_scratch<T>());
   }
+  // As many as the widest step has tasks for.
+  static std::size_t workers(const Extents& e, int threads) {
+    const std::int64_t blocks = (e.n + kRowBlock - 1) / kRowBlock;
+    const std::int64_t projections = 2 * product_tasks(e.n, e.qk_width) + product_tasks(e.n, e.v_width);
+    const std::int64_t most = std::max({e.heads * blocks, projections, product_tasks(e.n, e.out_dim)});
+    return static_cast<std::size_t>(std::min<std::int64_t>(threads, most));
+  }
   static std::size_t bytes(const Extents& e, int threads, bool weights) {
     const auto lines = [](std::int64_t elements) {
       return round_to_line(static_cast<std::size_t>(elements) * sizeof(T));
     };
     return 2 * lines(e.n * e.qk_width) + 2 * lines(e.n * e.v_width) + (weights ? 2 * lines(e.heads * e.n) : 0) +
-           static_cast<std::size_t>(threads) * worker_bytes(e);
+           workers(e, threads) * worker_bytes(e);
   }
   Buffers(Scratch& scratch, const Extents& e, int threads, bool weights) {
     const auto take = [&](std::int64_t elements) { return scratch.take<T>(static_cast<std::size_t>(elements)); };
@@ -49,7 +57,7 @@ struct Buffers {
     v = take(e.n * e.v_width), concat = take(e.n * e.v_width);
     row_max = weights ? take(e.heads * e.n) : nullptr;
     row_sum = weights ? take(e.heads * e.n) : nullptr;
-    task_scratch = scratch.take<std::byte>(static_cast<std::size_t>(threads) * worker_bytes(e));
+    task_scratch = scratch.take<std::byte>(workers(e, threads) * worker_bytes(e));
   }
 };
 
@@ -290,6 +298,7 @@ std::size_t multi_head_attention_scratch_bytes(std::size_t element_size, std::in
   check_between(kName, "model_dim", model_dim, 0, std::int64_t{1} << 44);
   check_between(kName, "out_dim", out_dim, 0, std::int64_t{1} << 44);
   check_extents(kName, e, options.threads);
+  choose_kernels(options.target);
   return (element_size == sizeof(float) ? Buffers<float>::bytes(e, options.threads, weights)
                                         : Buffers<double>::bytes(e, options.threads, weights)) +
          kCacheLine;
