@@ -43,8 +43,7 @@ TEST(Attention, RandomProblemsOverAllOptionsTypesAndTargets) {
   }
   // Every problem ran on every target, so a tag's count is that of each pair (option, target).
   for (const std::string& tag : all_tags())
-    for (const char* type : {" float32", " float64"})
-      EXPECT_GE(met[tag + type], quick_share() ? 4 : 20) << tag << type;
+    for (const char* type : {" float32", " float64"}) EXPECT_GE(met[tag + type], quick_share() ? 4 : 20) << tag << type;
 }
 
 // Sizes at which a tile, a register or a block ends, against each other.
