@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "multihead/multihead.hpp"
 
@@ -33,7 +34,13 @@ struct AttendArguments {
 
 struct ExplainArguments {
   AttentionShape shape;
-  Causal causal;
+  bool causal = false;
+  Alignment alignment;
+  Window window;
+  std::optional<std::int64_t> prefix;             // of every sequence
+  std::vector<std::int64_t> lengths, cu_seqlens;  // cu_seqlens: of queries and keys alike
+  double softcap = 0;
+  bool alibi = false, relative_bias = false, sinks = false, keep_mask = false, bias = false;  // whether there is one
 };
 
 struct CheckArguments {

@@ -17,8 +17,6 @@ namespace multihead::cli {
 
 namespace {
 
-std::string_view type_name(ElementType type) { return type == ElementType::float32 ? "float32" : "float64"; }
-
 struct Input {
   const char* option;
   const std::string& path;
@@ -38,6 +36,9 @@ std::array<Input, 5> read_inputs(const AttendArguments& arguments) {
     if (input.array.shape.size() != 2)
       throw Error(ErrorCode::shape_mismatch,
                   name + " has shape " + shape_text(input.array.shape) + "; it must be a matrix, with two axes");
+    if (input.array.type != ElementType::float32 && input.array.type != ElementType::float64)
+      throw Error(ErrorCode::bad_option,
+                  name + " holds " + std::string(type_name(input.array.type)) + "; it must hold float32 or float64");
     const Input& first = inputs.front();
     if (input.array.type != first.array.type)
       throw Error(ErrorCode::bad_option,

@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <type_traits>
 #include <utility>
 
 #include "multihead/reference.hpp"
@@ -21,6 +22,16 @@ void for_rows(const Extents& extents, const auto& body) {
   for (std::int64_t b = 0; b < extents[0]; ++b)
     for (std::int64_t h = 0; h < extents[1]; ++h)
       for (std::int64_t i = 0; i < extents[2]; ++i) body(b, h, i);
+}
+
+// A stored value and back, by way of the type that sums are made in.
+template <class T>
+double widened(T x) {
+  return static_cast<double>(static_cast<Sum<T>>(x));
+}
+template <class T>
+T narrowed(double x) {
+  return static_cast<T>(static_cast<Sum<T>>(x));
 }
 
 // Last axis contiguous, the others in random order with gaps. NaN until written.
@@ -39,7 +50,7 @@ struct Strided {
       strides[axis] = step;
       step = step * std::max<std::int64_t>(extents[axis], 1) + random.between(0, 2);
     }
-    storage.assign(static_cast<std::size_t>(step), std::numeric_limits<T>::quiet_NaN());
+    storage.assign(static_cast<std::size_t>(step), narrowed<T>(std::numeric_limits<double>::quiet_NaN()));
     view = View4<T>(storage.data(), extents, strides);
   }
 };
@@ -55,19 +66,32 @@ struct Dense {
   template <class T>
   explicit Dense(const Strided<T>& from) : Dense(from.view.extents()) {
     for_rows(view.extents(), [&](std::int64_t b, std::int64_t h, std::int64_t i) {
-      for (std::int64_t c = 0; c < view.extent(3); ++c) view(b, h, i, c) = static_cast<double>(from.view(b, h, i, c));
+      for (std::int64_t c = 0; c < view.extent(3); ++c) view(b, h, i, c) = widened(from.view(b, h, i, c));
     });
   }
 };
 
-// Normal numbers; rows past the length of their sequence stay NaN.
+// Normal numbers in every row of queries.
 template <class T>
-Strided<T> random_tensor(Random& random, const Extents& extents, const std::vector<std::int64_t>& lengths) {
+Strided<T> random_queries(Random& random, const Extents& extents) {
   Strided<T> tensor(random, extents);
   for_rows(extents, [&](std::int64_t b, std::int64_t h, std::int64_t i) {
-    if (!lengths.empty() && i >= lengths[static_cast<std::size_t>(b)]) return;
-    for (std::int64_t c = 0; c < extents[3]; ++c) tensor.view(b, h, i, c) = static_cast<T>(random.normal());
+    for (std::int64_t c = 0; c < extents[3]; ++c) tensor.view(b, h, i, c) = narrowed<T>(random.normal());
   });
+  return tensor;
+}
+
+// Normal numbers in the rows of keys or values that a sequence with queries has; the others stay NaN.
+template <class T>
+Strided<T> random_keys(Random& random, const Extents& extents, const std::vector<Sequence>& sequences) {
+  Strided<T> tensor(random, extents);
+  for (const Sequence& sequence : sequences) {
+    if (sequence.q_len == 0) continue;
+    for_rows({1, extents[1], sequence.k_len, 0}, [&](std::int64_t, std::int64_t h, std::int64_t j) {
+      for (std::int64_t c = 0; c < extents[3]; ++c)
+        tensor.view(sequence.batch, h, sequence.k_begin + j, c) = narrowed<T>(random.normal());
+    });
+  }
   return tensor;
 }
 
@@ -78,66 +102,106 @@ double norm(const Dense& tensor, std::int64_t b, std::int64_t h, std::int64_t i)
 }
 
 // The reference's answer, and what it is judged by.
-struct Reference {
-  Dense q, k, v, out;
+class Reference {
+ public:
+  template <class T>
+  Reference(const Strided<T>& q, const Strided<T>& k, const Strided<T>& v, const Problem& problem)
+      : out(with_width(q, v.view.extent(3))),
+        lse(with_width(q, 1)),
+        out_unit(with_width(q, 1)),
+        lse_unit(with_width(q, 1)),
+        problem_(problem),
+        q_(q),
+        k_(k),
+        v_(v) {
+    const View3<double> rows(lse.storage.data(), {q.view.extent(0), q.view.extent(1), q.view.extent(2)});
+    attention_reference(q_.view, k_.view, v_.view, out.view, rows, problem.options());
+    for (const Sequence& sequence : problem.sequences)
+      for (std::int64_t h = 0; h < q.view.extent(1); ++h) set_units(sequence, h);
+  }
+
+  Dense out;
   Dense lse;       // (batch, heads, q_len, 1)
   Dense out_unit;  // (batch, heads, q_len, 1), without eps
   Dense lse_unit;
 
-  template <class T>
-  Reference(const Strided<T>& q_in, const Strided<T>& k_in, const Strided<T>& v_in, const AttentionOptions& options)
-      : q(q_in),
-        k(k_in),
-        v(v_in),
-        out(with_width(v.view.extent(3))),
-        lse(with_width(1)),
-        out_unit(with_width(1)),
-        lse_unit(with_width(1)) {
-    const View3<double> rows(lse.storage.data(), {q.view.extent(0), q.view.extent(1), q.view.extent(2)});
-    attention_reference(q.view, k.view, v.view, out.view, rows, options);
-    const double scale = options.scale.value_or(1 / std::sqrt(static_cast<double>(q.view.extent(3))));
-    for_rows({q.view.extent(0), q.view.extent(1), 1},
-             [&](std::int64_t b, std::int64_t h, std::int64_t) { set_units(b, h, std::abs(scale)); });
-  }
-
  private:
-  Extents with_width(std::int64_t width) const { return {q.view.extent(0), q.view.extent(1), q.view.extent(2), width}; }
+  template <class T>
+  static Extents with_width(const Strided<T>& q, std::int64_t width) {
+    return {q.view.extent(0), q.view.extent(1), q.view.extent(2), width};
+  }
 
-  void set_units(std::int64_t b, std::int64_t h, double scale) {
-    const std::int64_t kv_head = h * k.view.extent(1) / q.view.extent(1);
-    double largest_key = 0, largest_value = 0;  // hidden rows are NaN, and std::max keeps its first argument
-    for (std::int64_t j = 0; j < k.view.extent(2); ++j) {
-      largest_key = std::max(largest_key, norm(k, b, kv_head, j));
-      for (std::int64_t c = 0; c < v.view.extent(3); ++c)
-        largest_value = std::max(largest_value, std::abs(v.view(b, kv_head, j, c)));
+  void set_units(const Sequence& sequence, std::int64_t h) {
+    const std::int64_t b = sequence.batch, kv_head = h * k_.view.extent(1) / q_.view.extent(1);
+    const double default_scale = 1 / std::sqrt(static_cast<double>(q_.view.extent(3)));
+    const double scale = std::abs(problem_.plain.scale.value_or(default_scale));
+    double largest_key = 0, largest_value = 0;
+    for (std::int64_t j = sequence.k_begin; j < sequence.k_begin + sequence.k_len; ++j) {
+      largest_key = std::max(largest_key, norm(k_, b, kv_head, j));
+      for (std::int64_t c = 0; c < v_.view.extent(3); ++c)
+        largest_value = std::max(largest_value, std::abs(v_.view(b, kv_head, j, c)));
     }
-    for (std::int64_t i = 0; i < q.view.extent(2); ++i) {
-      const double a = scale * norm(q, b, h, i) * largest_key;
-      out_unit.view(b, h, i, 0) = largest_value * (1 + a);
-      lse_unit.view(b, h, i, 0) = 1 + a + std::abs(lse.view(b, h, i, 0));
+    for (std::int64_t i = sequence.q_begin; i < sequence.q_begin + sequence.q_len; ++i) {
+      const double a = scale * norm(q_, b, h, i) * largest_key + largest_terms(sequence, h, i);
+      const double with_sink = std::max(a, problem_.sinks.empty() ? 0 : std::abs(of_head(problem_.sinks, h)));
+      out_unit.view(b, h, i, 0) = largest_value * (1 + with_sink);
+      lse_unit.view(b, h, i, 0) = 1 + with_sink + std::abs(lse.view(b, h, i, 0));
     }
   }
+
+  static double of_head(const std::vector<double>& values, std::int64_t h) {
+    return values[static_cast<std::size_t>(h)];
+  }
+
+  // The most that ALiBi, the relative bias and the bias together may add to a score of the row, as magnitudes.
+  double largest_terms(const Sequence& sequence, std::int64_t h, std::int64_t i) const {
+    double table = 0, most = 0;
+    for (std::int64_t bucket = 0; bucket < problem_.table.extents[2] && problem_.table.rank; ++bucket)
+      table = std::max(table, std::abs(problem_.table.at({0, 0, bucket, h})));
+    const double slope = problem_.alibi_slopes.empty() ? 0 : std::abs(of_head(problem_.alibi_slopes, h));
+    const std::int64_t position = i - sequence.q_begin + sequence.offset;
+    for (std::int64_t j = 0; j < sequence.k_len; ++j) {
+      double bias = problem_.bias.rank ? problem_.bias.at({sequence.batch, h, i, sequence.k_begin + j}) : 0;
+      if (std::isinf(bias)) continue;  // hidden
+      most = std::max(most, std::abs(bias) + slope * std::abs(static_cast<double>(position - j)));
+    }
+    return table + most;
+  }
+
+  const Problem& problem_;
+  Dense q_, k_, v_;
 };
 
-void widen(Distance& distance, double answer, double reference, double unit) {
-  if (answer == reference) return;  // -inf among them
-  const double error = std::abs(answer - reference);
-  const bool finite = std::isfinite(error);
-  const double infinity = std::numeric_limits<double>::infinity();
-  distance.absolute = std::max(distance.absolute, finite ? error : infinity);
-  distance.units = std::max(distance.units, finite ? error / unit : infinity);
+// Half the distance from a stored value to the next: what rounding into it may have moved. Nothing where sums are
+// stored as they are.
+template <class T>
+double half_ulp(T stored) {
+  if constexpr (std::is_same_v<T, Sum<T>>) return 0;
+  constexpr bool kWide = std::is_same_v<T, BFloat16>;
+  constexpr int kLowest = kWide ? -126 : -14, kDigits = kWide ? 8 : 11;
+  int exponent = kLowest;  // |stored| is in [2^exponent, 2^(exponent + 1)), or less where that is the lowest
+  if (const double value = widened(stored); value != 0) exponent = std::max(std::ilogb(value), kLowest);
+  return std::ldexp(0.5, exponent - (kDigits - 1));
 }
 
 template <class T>
-Distance distance_of(const Strided<T>& out, const Strided<T>& lse, const Reference& reference) {
-  constexpr double kEps = std::numeric_limits<T>::epsilon();
+void widen(Distance& distance, T answer, double reference, double unit) {
+  if (widened(answer) == reference) return;  // -inf among them
+  const double error = std::abs(widened(answer) - reference);
+  const bool finite = std::isfinite(error);
+  const double infinity = std::numeric_limits<double>::infinity();
+  distance.absolute = std::max(distance.absolute, finite ? error : infinity);
+  const double eps = static_cast<double>(std::numeric_limits<Sum<T>>::epsilon());
+  distance.units = std::max(distance.units, finite ? std::max(0.0, error - half_ulp(answer)) / (eps * unit) : infinity);
+}
+
+template <class T>
+Distance distance_of(const Strided<T>& out, const Strided<Sum<T>>& lse, const Reference& reference) {
   Distance distance;
   for_rows(out.view.extents(), [&](std::int64_t b, std::int64_t h, std::int64_t i) {
     for (std::int64_t c = 0; c < out.view.extent(3); ++c)
-      widen(distance, static_cast<double>(out.view(b, h, i, c)), reference.out.view(b, h, i, c),
-            kEps * reference.out_unit.view(b, h, i, 0));
-    widen(distance, static_cast<double>(lse.view(b, h, i, 0)), reference.lse.view(b, h, i, 0),
-          kEps * reference.lse_unit.view(b, h, i, 0));
+      widen(distance, out.view(b, h, i, c), reference.out.view(b, h, i, c), reference.out_unit.view(b, h, i, 0));
+    widen(distance, lse.view(b, h, i, 0), reference.lse.view(b, h, i, 0), reference.lse_unit.view(b, h, i, 0));
   });
   return distance;
 }
@@ -148,24 +212,21 @@ template <class T>
 std::vector<Distance> judge(const Problem& problem, std::span<const Target> targets, int threads) {
   const AttentionShape& shape = problem.shape;
   Random random(problem.seed);
-  const auto q = random_tensor<T>(random, {shape.batch, shape.heads, shape.q_len, shape.head_dim}, {});
-  const auto k = random_tensor<T>(random, {shape.batch, shape.kv_heads, shape.kv_len, shape.head_dim}, problem.lengths);
-  const auto v =
-      random_tensor<T>(random, {shape.batch, shape.kv_heads, shape.kv_len, shape.value_dim}, problem.lengths);
-  AttentionOptions options;
-  options.scale = problem.scale;
-  options.causal = problem.causal;
-  options.lengths = problem.lengths;
+  const auto q = random_queries<T>(random, {shape.batch, shape.heads, shape.q_len, shape.head_dim});
+  const Extents keys{shape.batch, shape.kv_heads, shape.kv_len, shape.head_dim};
+  const auto k = random_keys<T>(random, keys, problem.sequences);
+  const auto v = random_keys<T>(random, {keys[0], keys[1], keys[2], shape.value_dim}, problem.sequences);
+  AttentionOptions options = problem.options();
   options.threads = threads;
-  const Reference reference(q, k, v, options);
+  const Reference reference(q, k, v, problem);
 
   std::vector<Distance> distances;
   for (const Target target : targets) {
     options.target = target;
     const Strided<T> out(random, {shape.batch, shape.heads, shape.q_len, shape.value_dim});
-    const Strided<T> lse(random, {shape.batch, shape.heads, shape.q_len, 1});
-    const View3<T> lse_rows(lse.view.data(), {shape.batch, shape.heads, shape.q_len},
-                            {lse.view.stride(0), lse.view.stride(1), lse.view.stride(2)});
+    const Strided<Sum<T>> lse(random, {shape.batch, shape.heads, shape.q_len, 1});
+    const View3<Sum<T>> lse_rows(lse.view.data(), {shape.batch, shape.heads, shape.q_len},
+                                 {lse.view.stride(0), lse.view.stride(1), lse.view.stride(2)});
     attention(q.view, k.view, v.view, out.view, lse_rows, options);
     distances.push_back(distance_of(out, lse, reference));
   }
@@ -174,5 +235,7 @@ std::vector<Distance> judge(const Problem& problem, std::span<const Target> targ
 
 template std::vector<Distance> judge<float>(const Problem&, std::span<const Target>, int);
 template std::vector<Distance> judge<double>(const Problem&, std::span<const Target>, int);
+template std::vector<Distance> judge<BFloat16>(const Problem&, std::span<const Target>, int);
+template std::vector<Distance> judge<Float16>(const Problem&, std::span<const Target>, int);
 
 }  // namespace multihead::cli

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // multihead: the command. Reads the command line, teaches by example, and turns errors into exit statuses.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <charconv>
 #include <csignal>
 #include <exception>
@@ -74,22 +75,85 @@ CLI::Option* add_path(CLI::App* app, const std::string& option, std::string& pat
   return app->add_option_function<std::string>(option, read, what)->type_name("PATH");
 }
 
-void add_causal(CLI::App* app, Causal& causal) {
-  const auto read = [&causal](const std::string& text) {
-    const std::optional<std::int64_t> offset = whole_number(text);
-    if (offset)
-      causal = Causal::at(*offset);
-    else if (text == "square" || text == "none")
-      causal = Causal(text == "square");
-    else if (text == "top_left")
-      causal = Causal::top_left();
-    else if (text == "bottom_right")
-      causal = Causal::bottom_right();
-    else
+std::optional<Alignment> alignment_of(const std::string& text) {
+  if (text == "square") return Alignment();
+  if (text == "top_left") return Alignment::top_left();
+  if (text == "bottom_right") return Alignment::bottom_right();
+  const std::optional<std::int64_t> offset = whole_number(text);
+  return offset ? std::optional(Alignment::at(*offset)) : std::nullopt;
+}
+
+void add_alignment(CLI::App* app, ExplainArguments& arguments) {
+  const auto causal = [&arguments](const std::string& text) {
+    const std::optional<Alignment> alignment = alignment_of(text);
+    if (!alignment && text != "none")
       refuse("--causal", text, "one of none, square, top_left, bottom_right, or a whole number");
+    arguments.causal = alignment.has_value();
+    arguments.alignment = alignment.value_or(Alignment());
   };
-  const char* what = "none, square (q_len = kv_len), top_left, bottom_right, or N: the keys before the first query";
-  app->add_option_function<std::string>("--causal", read, what)->type_name("HOW");
+  const auto align = [&arguments](const std::string& text) {
+    const std::optional<Alignment> alignment = alignment_of(text);
+    if (!alignment) refuse("--align", text, "one of square, top_left, bottom_right, or a whole number");
+    arguments.alignment = *alignment;
+  };
+  CLI::Option* const first = app->add_option_function<std::string>(
+      "--causal", causal,
+      "none, square (q_len = kv_len), top_left, bottom_right, or N: the keys before the first query");
+  CLI::Option* const second = app->add_option_function<std::string>(
+      "--align", align, "Where queries stand without --causal: square, top_left, bottom_right or N");
+  first->type_name("HOW");
+  second->type_name("HOW")->excludes(first);
+}
+
+// Whole numbers, apart or with commas between. (CLI11 would let an empty one pass.)
+std::vector<std::int64_t> whole_numbers(const std::string& option, const std::vector<std::string>& texts) {
+  std::vector<std::int64_t> numbers;
+  for (const std::string& text : texts)
+    for (std::size_t begin = 0; begin <= text.size();) {
+      const std::size_t end = std::min(text.find(',', begin), text.size());
+      const std::optional<std::int64_t> number = whole_number(text.substr(begin, end - begin));
+      if (!number) refuse(option, text, "whole numbers with commas between");
+      numbers.push_back(*number);
+      begin = end + 1;
+    }
+  return numbers;
+}
+
+CLI::Option* add_list(CLI::App* app, const std::string& option, std::vector<std::int64_t>& values,
+                      const std::string& what) {
+  const auto read = [option, &values](const std::vector<std::string>& texts) { values = whole_numbers(option, texts); };
+  return app->add_option_function<std::vector<std::string>>(option, read, what)->type_name("N,N,...");
+}
+
+// The options of attention() beside causal and alignment.
+void add_options(CLI::App* app, ExplainArguments& arguments) {
+  const auto window = [&arguments](const std::vector<std::string>& texts) {
+    const std::vector<std::int64_t> bounds = whole_numbers("--window", texts);
+    if (bounds.size() != 2) refuse("--window", texts.front(), "two numbers");
+    arguments.window = {bounds[0], bounds[1]};
+  };
+  app->add_option_function<std::vector<std::string>>("--window", window,
+                                                     "Keys before and after the query that it sees; negative: all")
+      ->expected(1, 2)
+      ->type_name("LEFT RIGHT");
+  const auto prefix = [&arguments](const std::string& text) {
+    arguments.prefix = whole_number(text);
+    if (!arguments.prefix) refuse("--prefix", text, "a whole number");
+  };
+  app->add_option_function<std::string>("--prefix", prefix, "Leading keys of each sequence that causal never hides")
+      ->type_name("N");
+  add_list(app, "--lengths", arguments.lengths, "Valid keys of each sequence");
+  add_list(app, "--cu-seqlens", arguments.cu_seqlens, "Where packed sequences begin, and the end; queries and keys");
+  const auto softcap = [&arguments](const std::string& text) {
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), arguments.softcap);
+    if (error != std::errc() || end != text.data() + text.size()) refuse("--softcap", text, "a number");
+  };
+  app->add_option_function<std::string>("--softcap", softcap, "Scores s become C tanh(s / C)")->type_name("C");
+  app->add_flag("--alibi", arguments.alibi, "With ALiBi slopes");
+  app->add_flag("--relative-bias", arguments.relative_bias, "With T5's relative bias: 32 buckets, both directions");
+  app->add_flag("--sinks", arguments.sinks, "With a sink for each head");
+  app->add_flag("--keep-mask", arguments.keep_mask, "With a boolean mask");
+  app->add_flag("--bias", arguments.bias, "With a float32 bias that is added to scores");
 }
 
 // A subcommand and what it does once the command line is read.
@@ -158,7 +222,8 @@ Subcommand add_explain(CLI::App& app) {
                       "  multihead explain --heads 12 --q-len 512 --head-dim 64\n"
                       "  multihead explain --heads 32 --kv-heads 8 --q-len 1 --kv-len 4096 --head-dim 128 \\\n"
                       "    --causal bottom_right\n"
-                      "  multihead explain --q-len 1000 --head-dim 64 --causal square --type float64\n");
+                      "  multihead explain --q-len 1000 --head-dim 64 --causal square --type float64\n"
+                      "  multihead explain --q-len 4096 --head-dim 128 --align square --window 1023,0 --softcap 50\n");
   add_number(sub, "--batch", shape.batch, 0, "Sequences")->default_str("1");
   add_number(sub, "--heads", shape.heads, 0, "Query heads")->default_str("1");
   const CLI::Option* kv_heads =
@@ -168,8 +233,14 @@ Subcommand add_explain(CLI::App& app) {
   add_number(sub, "--head-dim", shape.head_dim, 0, "Width of queries and keys, 1 to 1024")->required();
   const CLI::Option* value_dim =
       add_number(sub, "--value-dim", shape.value_dim, 0, "Width of values, 1 to 1024; head_dim unless given");
-  add_causal(sub, arguments->causal);
-  add_words(sub, "--type", shape.type, {{"float32", Type::float32}, {"float64", Type::float64}}, "float32 or float64")
+  add_alignment(sub, *arguments);
+  add_options(sub, *arguments);
+  add_words(sub, "--type", shape.type,
+            {{"float32", Type::float32},
+             {"float64", Type::float64},
+             {"bfloat16", Type::bfloat16},
+             {"float16", Type::float16}},
+            "float32, float64, bfloat16 or float16")
       ->default_str("float32");
   return {sub, [=](const Common& common) {
             AttentionShape& given = arguments->shape;

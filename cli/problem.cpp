@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Random attention problems: sizes, masks and a seed for the numbers.
+// Random attention problems: their sizes, what attention() is given, and their description.
 #include "problem.hpp"
 
 #include <algorithm>
@@ -25,40 +25,90 @@ void shrink(AttentionShape& shape) {
   while (work() > kWork && shape.q_len > 1) shape.q_len /= 2;
 }
 
-Causal random_causal(Random& random, AttentionShape& shape) {
-  switch (random.between(0, 5)) {
-    case 0:
-      shape.q_len = shape.kv_len = std::min(shape.q_len, shape.kv_len);
-      return true;
-    case 1:
-      return Causal::top_left();
-    case 2:
-      return Causal::bottom_right();
-    case 3:
-      return Causal::at(random.between(-shape.q_len, shape.kv_len));
-    default:
-      return {};
+std::string alignment_text(const Problem& problem) {
+  switch (problem.plain.alignment.kind()) {
+    case Alignment::Kind::unnamed:
+      return "";
+    case Alignment::Kind::top_left:
+      return ", top_left";
+    case Alignment::Kind::bottom_right:
+      return ", bottom_right";
+    case Alignment::Kind::offset:
+      return ", offset " + std::to_string(problem.plain.alignment.offset());
+    case Alignment::Kind::offsets:
+      return ", offsets " + shape_text(problem.offsets);
   }
+  return "";
+}
+
+std::string spread_text(std::string name, const Spread& spread, bool typed) {
+  if (spread.rank == 0) return "";
+  if (typed) name.append(" ").append(type_name(spread.type));
+  return name.insert(0, ", ").append(" ") +
+         shape_text(std::span(spread.extents).last(static_cast<std::size_t>(spread.rank)));
 }
 
 }  // namespace
 
+double Spread::at(const std::array<std::int64_t, 4>& place) const {
+  std::int64_t offset = 0;
+  for (std::size_t axis = 0; axis < 4; ++axis) offset += extents[axis] == 1 ? 0 : place[axis] * strides[axis];
+  return values[static_cast<std::size_t>(offset)];
+}
+
+BroadcastView Spread::view() const {
+  BroadcastView view;
+  view.data = stored.data(), view.rank = rank;
+  view.extents = extents, view.strides = strides;
+  return view;
+}
+
+AttentionOptions Problem::options() const {
+  AttentionOptions all = plain;
+  if (!offsets.empty()) all.alignment = Alignment::at(std::span(offsets));
+  all.prefixes = prefixes, all.lengths = lengths;
+  all.cu_seqlens_q = cu_seqlens_q, all.cu_seqlens_k = cu_seqlens_k;
+  if (!q_segments.empty()) all.q_segments = {q_segments.data(), {shape.batch, shape.q_len}};
+  if (!kv_segments.empty()) all.kv_segments = {kv_segments.data(), {shape.batch, shape.kv_len}};
+  all.keep_mask.view = keep_mask.view(), all.drop_mask.view = drop_mask.view();
+  all.bias.view = bias.view(), all.bias.type = bias.type;
+  all.alibi_slopes = alibi_slopes, all.sinks = sinks;
+  if (table.rank == 0) return all;
+  RelativeBias& relative = all.relative_bias;
+  relative.data = table.stored.data(), relative.type = table.type;
+  relative.extents = {table.extents[2], table.extents[3]}, relative.strides = {table.strides[2], table.strides[3]};
+  relative.bidirectional = bidirectional, relative.max_distance = max_distance;
+  return all;
+}
+
 std::string Problem::text() const {
-  constexpr std::array kNames{"none", "square", "top_left", "bottom_right"};
-  std::string text;
+  std::string text(type_name(shape.type));
   for (const auto& [name, value] :
-       {std::pair{"batch ", shape.batch}, std::pair{", heads ", shape.heads}, std::pair{", kv_heads ", shape.kv_heads},
-        std::pair{", q_len ", shape.q_len}, std::pair{", kv_len ", shape.kv_len},
-        std::pair{", head_dim ", shape.head_dim}, std::pair{", value_dim ", shape.value_dim}})
-    text += name + std::to_string(value);
-  text += ", causal " + (causal.kind() == Causal::Kind::offset ? std::to_string(causal.query_offset())
-                                                               : kNames[static_cast<std::size_t>(causal.kind())]);
-  if (!lengths.empty()) text += ", lengths " + shape_text(lengths);
-  if (scale) text += ", scale " + fixed(*scale, 3);
+       {std::pair{"batch ", shape.batch}, std::pair{"heads ", shape.heads}, std::pair{"kv_heads ", shape.kv_heads},
+        std::pair{"q_len ", shape.q_len}, std::pair{"kv_len ", shape.kv_len}, std::pair{"head_dim ", shape.head_dim},
+        std::pair{"value_dim ", shape.value_dim}})
+    text += std::string(", ") + name + std::to_string(value);
+  if (plain.scale) text += ", scale " + fixed(*plain.scale, 3);
+  if (plain.softcap != 0) text += ", softcap " + fixed(plain.softcap, 3);
+  if (plain.causal) text += ", causal";
+  text += alignment_text(*this);
+  const auto [left, right] = plain.window;
+  if (left >= 0 || right >= 0) text += ", window (" + std::to_string(left) + ", " + std::to_string(right) + ")";
+  for (const auto& [name, values] :
+       {std::pair{"prefixes", &prefixes}, std::pair{"lengths", &lengths}, std::pair{"cu_seqlens_q", &cu_seqlens_q},
+        std::pair{"cu_seqlens_k", &cu_seqlens_k}})
+    if (!values->empty()) text += std::string(", ") + name + " " + shape_text(*values);
+  if (!q_segments.empty() || !kv_segments.empty()) text += ", segments";
+  text += spread_text("keep_mask", keep_mask, false) + spread_text("drop_mask", drop_mask, false);
+  text += spread_text("bias", bias, true) + spread_text("relative_bias", table, true);
+  if (table.rank)
+    text += std::string(bidirectional ? " both ways" : " one way") + " to " + std::to_string(max_distance);
+  if (!alibi_slopes.empty()) text += ", alibi_slopes";
+  if (!sinks.empty()) text += ", sinks";
   return text;
 }
 
-Problem random_problem(std::uint64_t seed, int index) {
+Problem random_problem(std::uint64_t seed, int index, Type type) {
   std::seed_seq mixed{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32),
                       static_cast<std::uint32_t>(index)};
   std::mt19937_64 seeds(mixed);
@@ -66,6 +116,7 @@ Problem random_problem(std::uint64_t seed, int index) {
   problem.seed = seeds();
   Random random(seeds());
   AttentionShape& shape = problem.shape;
+  shape.type = type;
   shape.batch = random.between(1, 3);
   shape.kv_heads = random.between(1, 3);
   shape.heads = shape.kv_heads * random.between(1, 3);
@@ -74,10 +125,7 @@ Problem random_problem(std::uint64_t seed, int index) {
   shape.head_dim = random.of(kWidths);
   shape.value_dim = random.of(kWidths);
   shrink(shape);
-  problem.causal = random_causal(random, shape);
-  if (random.chance(0.4))
-    for (std::int64_t b = 0; b < shape.batch; ++b) problem.lengths.push_back(random.between(0, shape.kv_len));
-  if (random.chance(0.2)) problem.scale = 0.3 * random.normal();
+  draw_options(random, problem);
   return problem;
 }
 

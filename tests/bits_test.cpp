@@ -75,11 +75,12 @@ TYPED_TEST(Bits, RightPadding) {
     for (std::int64_t h = 0; h < kKvHeads; ++h)
       s.k.view(0, h, j, 0) = s.v.view(0, h, j, 1) = std::numeric_limits<TypeParam>::quiet_NaN();
   for (Target target : available_targets())
-    for (Causal causal : {Causal(), Causal::top_left(), Causal::bottom_right()}) {
+    for (auto [causal, alignment] :
+         {std::pair{false, Alignment()}, {true, Alignment::top_left()}, {true, Alignment::bottom_right()}}) {
       const auto padded = attend(part(s.q.view, 0, 1, 0, 171), s.k.view, s.v.view,
-                                 {.causal = causal, .lengths = lengths, .target = target});
+                                 {.causal = causal, .alignment = alignment, .lengths = lengths, .target = target});
       const auto cut = attend(part(s.q.view, 0, 1, 0, 171), part(s.k.view, 0, 1, 0, 171), part(s.v.view, 0, 1, 0, 171),
-                              {.causal = causal, .target = target});
+                              {.causal = causal, .alignment = alignment, .target = target});
       expect_same_bits(padded->view, cut->view, "padded");
     }
 }
@@ -92,11 +93,12 @@ TYPED_TEST(Bits, ChunksOfQueriesAndOneQueryAlone) {
       for (std::int64_t begin = 0; begin < kLength; begin += chunk == 1 ? 13 : chunk) {
         const std::int64_t end = std::min(begin + chunk, kLength);
         const auto some = attend(part(s.q.view, 0, 1, begin, end), s.k.view, s.v.view,
-                                 {.causal = Causal::at(begin), .target = target});
+                                 {.causal = true, .alignment = Alignment::at(begin), .target = target});
         expect_same_bits(some->view, part(whole->view, 0, 1, begin, end), "rows from " + std::to_string(begin));
         // Keys that come later are not even there yet: a prefill in chunks.
-        const auto early = attend(part(s.q.view, 0, 1, begin, end), part(s.k.view, 0, 1, 0, end),
-                                  part(s.v.view, 0, 1, 0, end), {.causal = Causal::bottom_right(), .target = target});
+        const auto early =
+            attend(part(s.q.view, 0, 1, begin, end), part(s.k.view, 0, 1, 0, end), part(s.v.view, 0, 1, 0, end),
+                   {.causal = true, .alignment = Alignment::bottom_right(), .target = target});
         expect_same_bits(early->view, some->view, "chunk from " + std::to_string(begin));
       }
   }
@@ -119,31 +121,11 @@ TYPED_TEST(Bits, RangesThatSayTheSame) {
   const std::vector<std::int64_t> lengths{kLength};
   for (Target target : available_targets()) {
     const auto plain = attend(s.q.view, s.k.view, s.v.view, {.target = target});
-    const auto far = attend(s.q.view, s.k.view, s.v.view, {.causal = Causal::at(kLength), .target = target});
+    const auto far =
+        attend(s.q.view, s.k.view, s.v.view, {.causal = true, .alignment = Alignment::at(kLength), .target = target});
     const auto full = attend(s.q.view, s.k.view, s.v.view, {.lengths = lengths, .target = target});
     expect_same_bits(far->view, plain->view, "an offset beyond the keys");
     expect_same_bits(full->view, plain->view, "full lengths");
-  }
-}
-
-TYPED_TEST(Bits, FmaTargetsAgree) {
-  const std::vector<Target> targets = available_targets();
-  for (std::uint64_t seed = 0; seed < (quick_share() ? 60u : 300u); ++seed) {
-    Problem p = draw_problem(seed);
-    p.options.lengths = p.lengths;
-    Tensor<TypeParam> q({p.shape.batch, p.shape.heads, p.shape.q_len, p.shape.head_dim});
-    Tensor<TypeParam> k({p.shape.batch, p.shape.kv_heads, p.shape.kv_len, p.shape.head_dim});
-    Tensor<TypeParam> v({p.shape.batch, p.shape.kv_heads, p.shape.kv_len, p.shape.value_dim});
-    Random random(seed);
-    for (Tensor<TypeParam>* tensor : {&q, &k, &v}) tensor->fill_normal(random, p.input_scale);
-    std::unique_ptr<Tensor<TypeParam>> first;
-    for (Target target : targets) {
-      if (target == Target::baseline) continue;  // rounds differently
-      p.options.target = target;
-      auto out = attend(q.view, k.view, v.view, p.options);
-      if (first) expect_same_bits(out->view, first->view, p.describe());
-      if (!first) first = std::move(out);
-    }
   }
 }
 

@@ -31,16 +31,13 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     require(error.code() == multihead::ErrorCode::file_malformed);
     return 0;
   }
-  const bool single = array.type == multihead::ElementType::float32;
-  require(array.count() >= 0 && array.bytes.size() == static_cast<std::size_t>(array.count()) * (single ? 4 : 8));
+  const std::size_t width = multihead::size_of(array.type);
+  require(array.count() >= 0 && array.bytes.size() == static_cast<std::size_t>(array.count()) * width);
   require(array.bytes.size() <= size);
 
   static const std::filesystem::path path =
       std::filesystem::temp_directory_path() / ("multihead_fuzz_" + std::to_string(getpid()) + ".npy");
-  if (single)
-    multihead::write_npy(path, array.values<float>(), array.shape);
-  else
-    multihead::write_npy(path, array.values<double>(), array.shape);
+  multihead::write_npy(path, array);
   require(same(multihead::read_npy(path), array));
   std::filesystem::remove(path);
   return 0;

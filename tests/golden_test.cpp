@@ -12,10 +12,25 @@ namespace {
 struct Golden {
   const char* name;
   AttentionShape shape;
-  Causal causal;
+  bool causal;
+  Alignment alignment;
   std::vector<std::int64_t> lengths;
   double input_scale;
   std::uint64_t fma, baseline;  // avx2, avx512 and neon; baseline
+  unsigned extras = 0;          // of Extra
+};
+
+enum Extra : unsigned {
+  kWindow = 1,
+  kPacked = 2,
+  kSegments = 4,
+  kPrefixes = 8,
+  kMasks = 16,
+  kBias = 32,
+  kAlibi = 64,
+  kRelative = 128,
+  kSoftcap = 256,
+  kSinks = 512
 };
 
 const Golden kGolden[] = {
@@ -24,6 +39,46 @@ const Golden kGolden[] = {
 constexpr std::uint64_t kLayerF32Fma = 0xeff42a5735a65d9a, kLayerF32Baseline = 0x786e01448084f73c;
 constexpr std::uint64_t kLayerF64Fma = 0x600252aa0c1ec5a4, kLayerF64Baseline = 0x26c3708e7fceedce;
 
+// What the extras point to: fixed patterns over (heads, q_len, kv_len) and by head.
+struct Patterns {
+  std::vector<std::int64_t> prefixes, starts, ids;
+  std::vector<std::uint8_t> keep, drop;
+  std::vector<BFloat16> bias;
+  std::vector<float> table;
+  std::vector<double> slopes, sinks;
+
+  explicit Patterns(const AttentionShape& s) : prefixes(static_cast<std::size_t>(s.batch), 9) {
+    starts = {0, s.q_len / 3, s.q_len / 3, s.q_len};
+    for (std::int64_t i = 0; i < s.batch * s.q_len; ++i) ids.push_back(i % s.q_len < s.q_len / 2 ? 4 : 2);
+    Random random(5);
+    for (std::int64_t i = 0; i < s.q_len * s.kv_len; ++i) {
+      keep.push_back(random.chance(80)), drop.push_back(random.chance(10));
+      bias.push_back(random.chance(5) ? BFloat16(-std::numeric_limits<float>::infinity())
+                                      : BFloat16(static_cast<float>(random.normal())));
+    }
+    for (std::int64_t i = 0; i < 32 * s.heads; ++i) table.push_back(static_cast<float>(random.normal()));
+    for (std::int64_t h = 0; h < s.heads; ++h)
+      slopes.push_back(1 / static_cast<double>(h + 3)), sinks.push_back(static_cast<double>(h) - 1);
+  }
+  AttentionOptions options(const Golden& golden) const {
+    const AttentionShape& s = golden.shape;
+    const auto has = [&](Extra extra) { return (golden.extras & extra) != 0; };
+    AttentionOptions options{.causal = golden.causal, .alignment = golden.alignment, .lengths = golden.lengths};
+    if (has(kWindow)) options.window = {40, 3};
+    if (has(kPacked)) options.cu_seqlens_q = options.cu_seqlens_k = starts;
+    if (has(kSegments)) options.q_segments = options.kv_segments = {ids.data(), {s.batch, s.q_len}};
+    if (has(kPrefixes)) options.prefixes = prefixes;
+    if (has(kMasks)) options.keep_mask = MatrixView<const std::uint8_t>(keep.data(), {s.q_len, s.kv_len});
+    if (has(kMasks)) options.drop_mask = MatrixView<const std::uint8_t>(drop.data(), {s.q_len, s.kv_len});
+    if (has(kBias)) options.bias = MatrixView<const BFloat16>(bias.data(), {s.q_len, s.kv_len});
+    if (has(kAlibi)) options.alibi_slopes = slopes;
+    if (has(kRelative)) options.relative_bias = {MatrixView<const float>(table.data(), {32, s.heads}), true, 100};
+    if (has(kSoftcap)) options.softcap = 3;
+    if (has(kSinks)) options.sinks = sinks;
+    return options;
+  }
+};
+
 template <class T>
 std::uint64_t run(const Golden& golden, Target target) {
   const AttentionShape& s = golden.shape;
@@ -31,19 +86,34 @@ std::uint64_t run(const Golden& golden, Target target) {
       v({s.batch, s.kv_heads, s.kv_len, s.value_dim}), out({s.batch, s.heads, s.q_len, s.value_dim});
   Random random(2026);
   for (Tensor<T>* tensor : {&q, &k, &v}) tensor->fill_normal(random, golden.input_scale);
-  std::vector<T> lse(static_cast<std::size_t>(s.batch * s.heads * s.q_len));
-  const View3<T> lse_view(lse.data(), {s.batch, s.heads, s.q_len});
-  attention(View4<const T>(q.view), View4<const T>(k.view), View4<const T>(v.view), out.view, lse_view,
-            {.causal = golden.causal, .lengths = golden.lengths, .target = target});
-  return hash_bits<T>(lse_view, hash_bits<T>(out.view));
+  std::vector<Sum<T>> lse(static_cast<std::size_t>(s.batch * s.heads * s.q_len));
+  const View3<Sum<T>> lse_view(lse.data(), {s.batch, s.heads, s.q_len});
+  const Patterns patterns(s);
+  AttentionOptions options = patterns.options(golden);
+  options.target = target;
+  attention(View4<const T>(q.view), View4<const T>(k.view), View4<const T>(v.view), out.view, lse_view, options);
+  return hash_bits(lse_view, hash_bits(out.view));
+}
+
+std::uint64_t run(const Golden& golden, Target target) {
+  switch (golden.shape.type) {
+    case Type::float32:
+      return run<float>(golden, target);
+    case Type::float64:
+      return run<double>(golden, target);
+    case Type::bfloat16:
+      return run<BFloat16>(golden, target);
+    case Type::float16:
+      return run<Float16>(golden, target);
+  }
+  return 0;
 }
 
 TEST(Golden, AttentionHasTheseBits) {
   for (const Golden& golden : kGolden)
     for (Target target : available_targets()) {
       const std::uint64_t wanted = target == Target::baseline ? golden.baseline : golden.fma;
-      const std::uint64_t got =
-          golden.shape.type == Type::float32 ? run<float>(golden, target) : run<double>(golden, target);
+      const std::uint64_t got = run(golden, target);
       EXPECT_EQ(got, wanted) << golden.name << " on " << target_name(target) << ": 0x" << std::hex << got;
     }
 }

@@ -52,10 +52,12 @@ MANY_PARAMETERS = {
     "src/layer/multi_head_attention.cpp: multi_head_attention": FORMULA,
     "src/layer/multi_head_attention.cpp: multi_head_attention_scratch_bytes": "the extents of the same letters",
     "src/layer/multi_head_attention.cpp: run_heads": "what was asked, what was found out about it, and where to put it",
+    "src/layer/rotary.cpp: rotary_embedding": "the contract's: tensor, tables, rows, pairing, result, target",
+    "src/kernels/attention.cpp: attention": FORMULA,
+    "src/kernels/merge.cpp: merge": FORMULA,
     "src/kernels/reference.cpp: multi_head_attention_reference": FORMULA,
     "src/kernels/attention.inl.hpp: score_tile": TILE,
     "src/kernels/attention.inl.hpp: output_tile": TILE,
-    "src/kernels/attention.inl.hpp: output_careful": TILE,
     "src/kernels/matmul.inl.hpp: matmul_tile": TILE,
 }
 

@@ -20,9 +20,13 @@ class Special : public ::testing::Test {
     Random random(3);
     for (Tensor<T>* tensor : {&q, &k, &v}) tensor->fill_normal(random);
   }
-  void run(Target target, Causal causal, std::span<const std::int64_t> lengths = {}) {
+  void run(Target target, std::optional<Alignment> causal, std::span<const std::int64_t> lengths = {}) {
     attention(View4<const T>(q.view), View4<const T>(k.view), View4<const T>(v.view), out.view,
-              View3<T>(lse.data(), {1, 1, kLength}), {.causal = causal, .lengths = lengths, .target = target});
+              View3<T>(lse.data(), {1, 1, kLength}),
+              {.causal = causal.has_value(),
+               .alignment = causal.value_or(Alignment()),
+               .lengths = lengths,
+               .target = target});
   }
   std::vector<T> row(std::int64_t i) const {
     std::vector<T> values;
@@ -38,7 +42,7 @@ TYPED_TEST_SUITE(Special, Types);
 
 TYPED_TEST(Special, RowsThatSeeNoKeyAreZero) {
   for (Target target : available_targets()) {
-    this->run(target, Causal::at(-100));
+    this->run(target, Alignment::at(-100));
     for (std::int64_t i = 0; i < kLength; ++i) {
       const bool empty = i < 100;
       EXPECT_EQ(this->row(i) == std::vector<TypeParam>(13, 0), empty) << i;
@@ -55,12 +59,12 @@ TYPED_TEST(Special, WhatIsHiddenStaysHidden) {
   for (Target target : available_targets())
     for (TypeParam poison : {this->kNaN, this->kInf, -this->kInf})
       for (bool in_value : {false, true}) {
-        this->run(target, true);
+        this->run(target, Alignment());
         std::vector<std::vector<TypeParam>> clean;
         for (std::int64_t i = 0; i < kLength; ++i) clean.push_back(this->row(i));
         TypeParam& place = in_value ? this->v.view(0, 0, 70, 5) : this->k.view(0, 0, 70, 5);
         const TypeParam saved = std::exchange(place, poison);
-        this->run(target, true);
+        this->run(target, Alignment());
         place = saved;
         for (std::int64_t i = 0; i < 70; ++i) EXPECT_EQ(this->row(i), clean[static_cast<std::size_t>(i)]) << i;
         for (std::int64_t i = 70; i < kLength; ++i) {
@@ -81,7 +85,7 @@ TYPED_TEST(Special, ValuesThatAreNotFiniteKeepTheirBits) {
     this->v.view(0, 0, random.between(0, kLength - 1), random.between(0, 12)) =
         random.pick({this->kNaN, this->kInf, -this->kInf});
   for (Target target : available_targets()) {
-    this->run(target, true);
+    this->run(target, Alignment());
     const Tensor<TypeParam>& all = this->out;
     for (std::int64_t i = 0; i < kLength; i += 7) {
       Tensor<TypeParam> alone({1, 1, 1, 13});

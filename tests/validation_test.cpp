@@ -5,8 +5,7 @@
 #include <cmath>
 #include <limits>
 
-#include "multihead/reference.hpp"
-#include "refusals.hpp"
+#include "attention_call.hpp"
 
 namespace multihead::testing {
 namespace {
@@ -15,31 +14,6 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // attention() and its questions ---------------------------------------------------------------------------------------
 
-struct AttentionCall {
-  AttentionShape shape{.batch = 2, .heads = 4, .kv_heads = 2, .q_len = 3, .kv_len = 3, .head_dim = 4, .value_dim = 5};
-  AttentionOptions options = {};
-  Layout q, k, v, out, lse;
-
-  AttentionCall() { lay_out(); }
-  void lay_out() {
-    const auto& s = shape;
-    q = Layout(0, {s.batch, s.heads, s.q_len, s.head_dim}), k = Layout(1, {s.batch, s.kv_heads, s.kv_len, s.head_dim});
-    v = Layout(2, {s.batch, s.kv_heads, s.kv_len, s.value_dim}), lse = Layout(4, {s.batch, s.heads, s.q_len});
-    out = Layout(3, {s.batch, s.heads, s.q_len, s.value_dim});
-  }
-  template <class T>
-  void run(std::vector<T>& arena, bool with_lse) const {
-    const auto in = [&](const Layout& layout) { return layout.view<const T, 4>(arena); };
-    if (with_lse)
-      attention(in(q), in(k), in(v), out.view<T, 4>(arena), lse.view<T, 3>(arena), options);
-    else
-      attention(in(q), in(k), in(v), out.view<T, 4>(arena), options);
-  }
-  void run_reference(std::vector<double>& arena) const {
-    const auto in = [&](const Layout& layout) { return layout.view<const double, 4>(arena); };
-    attention_reference(in(q), in(k), in(v), out.view<double, 4>(arena), lse.view<double, 3>(arena), options);
-  }
-};
 using A = AttentionCall;
 using AttentionCases = std::vector<Case<A>>;
 
@@ -64,8 +38,14 @@ AttentionCases extents_and_options() {
        [](A& c) { c.options.causal = true, c.shape.kv_len = 7; },
        kOption,
        {"q_len 3", "kv_len 7", "top_left"}},
-      {"offset_far", [](A& c) { c.options.causal = Causal::at(kHuge << 20); }, kOption, {"query offset is 11529215"}},
-      {"offset_low", [](A& c) { c.options.causal = Causal::at(-(kHuge << 10)); }, kOption, {"query offset is -11258"}},
+      {"offset_far",
+       [](A& c) { c.options.alignment = Alignment::at(kHuge << 20); },
+       kOption,
+       {"query offset is 11529215"}},
+      {"offset_low",
+       [](A& c) { c.options.alignment = Alignment::at(-(kHuge << 10)); },
+       kOption,
+       {"query offset is -11258"}},
       {"lengths_count", [](A& c) { c.options.lengths = one_length; }, kShape, {"lengths has 1", "batch is 2", "equal"}},
       {"lengths_minus", [](A& c) { c.options.lengths = negative_length; }, kOption, {"length is -1", "be 0 to 3"}},
       {"lengths_long", [](A& c) { c.options.lengths = long_length; }, kOption, {"length is 4", "be 0 to 3"}},
@@ -126,41 +106,27 @@ AttentionCases running(bool at_attention) {
 
 using AttentionRules = ::testing::TestWithParam<Case<A>>;
 
-void expect_attention_refuses(const Case<A>& c, bool with_lse) {
-  const auto door = [=](const A& call, auto& arena) { call.run(arena, with_lse); };
-  expect_refused<float>("attention", c, A(), door);
-  expect_refused<double>("attention", c, A(), door);
-}
-
 struct AtAttention : AttentionRules {};
-TEST_P(AtAttention, Refused) { expect_attention_refuses(GetParam(), false); }
+TEST_P(AtAttention, Refused) { expect_attention_refuses(GetParam()); }
 INSTANTIATE_TEST_SUITE_P(Extents, AtAttention, ::testing::ValuesIn(extents_and_options()), name_of);
 INSTANTIATE_TEST_SUITE_P(Running, AtAttention, ::testing::ValuesIn(running(true)), name_of);
 INSTANTIATE_TEST_SUITE_P(Layouts, AtAttention, ::testing::ValuesIn(layouts(false)), name_of);
 
 struct AtAttentionWithLse : AttentionRules {};
-TEST_P(AtAttentionWithLse, Refused) { expect_attention_refuses(GetParam(), true); }
+TEST_P(AtAttentionWithLse, Refused) { expect_attention_refuses_with_lse(GetParam()); }
 INSTANTIATE_TEST_SUITE_P(Extents, AtAttentionWithLse, ::testing::ValuesIn(extents_and_options()), name_of);
 INSTANTIATE_TEST_SUITE_P(Running, AtAttentionWithLse, ::testing::ValuesIn(running(true)), name_of);
 INSTANTIATE_TEST_SUITE_P(Layouts, AtAttentionWithLse, ::testing::ValuesIn(layouts(false)), name_of);
 INSTANTIATE_TEST_SUITE_P(Lse, AtAttentionWithLse, ::testing::ValuesIn(layouts(true)), name_of);
 
 struct AtReference : AttentionRules {};
-TEST_P(AtReference, Refused) {
-  expect_refused<double>("attention_reference", GetParam(), A(), [](const A& c, auto& x) { c.run_reference(x); });
-}
+TEST_P(AtReference, Refused) { expect_reference_refuses(GetParam()); }
 INSTANTIATE_TEST_SUITE_P(Extents, AtReference, ::testing::ValuesIn(extents_and_options()), name_of);
 INSTANTIATE_TEST_SUITE_P(Layouts, AtReference, ::testing::ValuesIn(layouts(false)), name_of);
 INSTANTIATE_TEST_SUITE_P(Lse, AtReference, ::testing::ValuesIn(layouts(true)), name_of);
 
 struct AtQuestions : AttentionRules {};
-TEST_P(AtQuestions, Refused) {
-  A call;
-  GetParam().change(call);
-  expect_error("attention_scratch_bytes", GetParam().code, GetParam().words,
-               [&] { attention_scratch_bytes(call.shape, call.options); });
-  expect_error("explain", GetParam().code, GetParam().words, [&] { explain(call.shape, call.options); });
-}
+TEST_P(AtQuestions, Refused) { expect_questions_refuse(GetParam()); }
 INSTANTIATE_TEST_SUITE_P(Extents, AtQuestions, ::testing::ValuesIn(extents_and_options()), name_of);
 INSTANTIATE_TEST_SUITE_P(Questions, AtQuestions, ::testing::ValuesIn(extents_of_questions()), name_of);
 INSTANTIATE_TEST_SUITE_P(Threads, AtQuestions, ::testing::ValuesIn(running(false)), name_of);
@@ -177,7 +143,7 @@ TEST(Validation, LegalAtTheEdge) {
   std::vector<float> arena(kArena, 0.5f);
   const auto runs = [&](auto change) {
     A call;
-    change(call), call.run(arena, true);
+    change(call), call.run_with_lse(arena);
   };
   const auto reshaped = [](auto change) { return [=](A& c) { change(c), c.lay_out(); }; };
   EXPECT_NO_THROW(runs(reshaped([](A& c) { c.shape.batch = 0; })));

@@ -7,12 +7,18 @@
 #define MULTIHEAD_VERSION_PATCH 0
 
 #include "multihead/attention.hpp"
+#include "multihead/cache.hpp"
 #include "multihead/error.hpp"
 #include "multihead/io.hpp"
 #include "multihead/layer.hpp"
+#include "multihead/layouts.hpp"
+#include "multihead/masks.hpp"
+#include "multihead/multi_head_attention.hpp"
 #include "multihead/parallel.hpp"
+#include "multihead/rotary.hpp"
 #include "multihead/target.hpp"
 #include "multihead/tensor.hpp"
+#include "multihead/types.hpp"
 
 namespace multihead {
 

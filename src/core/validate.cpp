@@ -3,7 +3,6 @@
 #include "core/validate.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdlib>
 #include <limits>
 
@@ -111,43 +110,6 @@ void check_between(const char* function, std::string_view what, std::int64_t val
   if (value < low || value > high)
     fail(ErrorCode::bad_option, std::string(function) + ": " + std::string(what) + " is " + text(value) +
                                     "; it must be " + text(low) + " to " + text(high));
-}
-
-namespace {
-
-void check_extents(const char* function, const AttentionShape& shape) {
-  constexpr std::int64_t kAny = std::int64_t{1} << 48;
-  check_between(function, "batch", shape.batch, 0, kAny);
-  check_between(function, "heads", shape.heads, 1, kAny);
-  check_between(function, "kv_heads", shape.kv_heads, 1, kAny);
-  check_between(function, "q_len", shape.q_len, 0, kAny);
-  check_between(function, "kv_len", shape.kv_len, 0, kAny);
-  check_between(function, "head_dim", shape.head_dim, 1, kMaxHeadDim);
-  check_between(function, "value_dim", shape.value_dim, 1, kMaxHeadDim);
-  std::int64_t rows = 0;
-  if (__builtin_mul_overflow(shape.batch, shape.heads, &rows) || __builtin_mul_overflow(rows, shape.q_len, &rows))
-    fail(ErrorCode::shape_mismatch, std::string(function) + ": batch x heads x q_len is beyond the address space");
-  if (shape.heads % shape.kv_heads != 0)
-    fail(ErrorCode::shape_mismatch, std::string(function) + ": heads is " + text(shape.heads) + ", kv_heads is " +
-                                        text(shape.kv_heads) + "; heads must be a multiple of kv_heads");
-}
-
-}  // namespace
-
-void check_attention(const char* function, const AttentionShape& shape, const AttentionOptions& options) {
-  check_extents(function, shape);
-  check_between(function, "threads", options.threads, 1, 1 << 16);
-  if (options.scale && !std::isfinite(*options.scale))
-    fail(ErrorCode::bad_option, std::string(function) + ": scale is not finite; it must be");
-  if (options.causal.kind() == Causal::Kind::square && shape.q_len != shape.kv_len)
-    fail(ErrorCode::bad_option, std::string(function) + ": causal with q_len " + text(shape.q_len) + " and kv_len " +
-                                    text(shape.kv_len) +
-                                    " must name its alignment: top_left, bottom_right or a query offset");
-  constexpr std::int64_t kFar = std::int64_t{1} << 48;
-  check_between(function, "query offset", options.causal.query_offset(), -kFar, kFar);
-  if (options.lengths.empty()) return;
-  check_equal(function, "lengths", "has", static_cast<std::int64_t>(options.lengths.size()), "batch is", shape.batch);
-  for (std::int64_t length : options.lengths) check_between(function, "a length", length, 0, shape.kv_len);
 }
 
 }  // namespace multihead

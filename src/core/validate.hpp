@@ -16,6 +16,8 @@
 namespace multihead {
 
 constexpr std::int64_t kMaxHeadDim = 1024;
+constexpr std::int64_t kMaxBuckets = 1 << 15;         // of a relative-position bias
+constexpr std::int64_t kMaxBucketDistance = 1 << 20;  // its max_distance
 
 // A view with its type forgotten.
 struct Operand {
@@ -47,7 +49,12 @@ void check_equal(const char* function, std::string_view subject, std::string_vie
 void check_between(const char* function, std::string_view what, std::int64_t value, std::int64_t low,
                    std::int64_t high);
 
-// The rules of attention() about extents and options, apart from memory.
+// Whether anything in the options reads positions.
+bool goes_by_position(const AttentionOptions& options);
+// An alignment is named where positions are read and a sequence's queries and keys differ in number.
+void check_named(const char* function, const AttentionOptions& options, std::int64_t queries, std::int64_t keys);
+
+// The rules of attention() about extents and options, apart from the overlap of memory and the runs of segments.
 void check_attention(const char* function, const AttentionShape& shape, const AttentionOptions& options);
 
 }  // namespace multihead

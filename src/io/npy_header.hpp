@@ -33,12 +33,24 @@ struct Header {
   std::span<const std::int64_t> shape() const noexcept { return std::span(extents).first(rank); }
 };
 
-constexpr std::int64_t width(ElementType type) noexcept { return type == ElementType::float32 ? 4 : 8; }
+// The types, as the key descr writes them.
+struct Description {
+  ElementType type;
+  std::string_view descr;
+};
+inline constexpr std::array<Description, 8> kDescriptions{{{ElementType::float16, "<f2"},
+                                                           {ElementType::float32, "<f4"},
+                                                           {ElementType::float64, "<f8"},
+                                                           {ElementType::boolean, "|b1"},
+                                                           {ElementType::int8, "|i1"},
+                                                           {ElementType::uint8, "|u1"},
+                                                           {ElementType::int32, "<i4"},
+                                                           {ElementType::int64, "<i8"}}};
 
 // The bytes of an array; nothing when an extent is negative or the extents other than zero multiply past 63 bits. An
 // empty array is held to that too, since strides are computed from its other extents.
 constexpr std::optional<std::int64_t> data_size(std::span<const std::int64_t> shape, ElementType type) noexcept {
-  std::int64_t size = width(type);
+  auto size = static_cast<std::int64_t>(size_of(type));
   bool empty = false;
   for (const std::int64_t extent : shape) {
     if (extent < 0) return std::nullopt;
@@ -150,20 +162,29 @@ class HeaderText {
   }
 
   void read_type(Header& header) {
-    const std::string accepted = "; accepted are '<f4' and '<f8'";
     const std::size_t at = position_;
-    if (next_is('[')) refuse(at, "descr is a list, a structured type" + accepted);
+    if (next_is('[')) refuse_type(at, "descr is a list, a structured type");
     const std::string_view descr = quoted("descr is a type in quotes, such as '<f4'");
-    if (descr == "<f4")
-      header.type = ElementType::float32;
-    else if (descr == "<f8")
-      header.type = ElementType::float64;
+    const auto found = std::find_if(kDescriptions.begin(), kDescriptions.end(),
+                                    [&](const Description& known) { return known.descr == descr; });
+    const std::string start = "descr '" + printable(descr) + "' is ";
+    if (found != kDescriptions.end())
+      header.type = found->type;
     else if (descr.starts_with('>'))
-      refuse(at, "descr '" + printable(descr) + "' is big-endian" + accepted);
+      refuse_type(at, start + "big-endian");
     else if (descr == "|O" || descr == "O")
-      refuse(at, "descr '" + printable(descr) + "' is pickled Python objects" + accepted);
+      refuse_type(at, start + "pickled Python objects");
     else
-      refuse(at, "descr '" + printable(descr) + "' is another type" + accepted);
+      refuse_type(at, start + "another type");
+  }
+
+  [[noreturn]] void refuse_type(std::size_t at, const std::string& reason) const {
+    std::string accepted;
+    for (const Description& known : kDescriptions) {
+      if (!accepted.empty()) accepted += &known == &kDescriptions.back() ? " and " : ", ";
+      accepted.append("'").append(known.descr).append("'");
+    }
+    refuse(at, reason + "; accepted are " + accepted);
   }
 
   void read_order(Header& header) {
@@ -259,7 +280,8 @@ inline Header read_header(std::span<const std::byte> start, std::uint64_t file_s
 // first extent of 21 digits, then 1 to 64 spaces up to the newline in front of a multiple of 64.
 inline std::string header_text(ElementType type, std::span<const std::int64_t> shape) {
   std::string text = "{'descr': '";
-  text += type == ElementType::float32 ? "<f4" : "<f8";
+  for (const Description& known : kDescriptions)
+    if (known.type == type) text += known.descr;
   text += "', 'fortran_order': False, 'shape': " + shape_text(shape) + ", }";
   if (!shape.empty()) text.append(21 - std::to_string(shape[0]).size(), ' ');
   const std::size_t preamble = kMagic.size() + 4;

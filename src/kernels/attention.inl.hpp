@@ -5,7 +5,8 @@
 // V is ever packed, and all that belongs to a row (maximum, sum, range) is a lane of a register: nothing is ever
 // summed across lanes. Keys come in blocks of kKeyBlock. A block is three steps over 24 KB of scores:
 //
-//   score_tile    S[key][row] = (q . k) * scale / ln 2, hidden keys -inf, and the block's maximum m_b of each row
+//   score_tile    S[key][row] = (q . k) * scale / ln 2, hidden keys -inf, and the block's maximum m_b of each row;
+//                 with a softcap, biases or masks, score_terms makes S of the products and finds m_b
 //   softmax       P = 2^(S - m_b), l_b = sum of P in 16 chains; then the factors that merge the block:
 //                 m' = max(m, m_b), a = 2^(m - m'), b = 2^(m_b - m')
 //   output_tile   O_b = P^T V from zero, merged as it leaves the registers: O = O a + O_b b
@@ -19,7 +20,7 @@
 template <class T>
 constexpr T kMinusInfinity = -std::numeric_limits<T>::infinity();
 
-// The working memory of a task, all of it kRowBlock lanes wide.
+// The working memory of a task, all but the last two kRowBlock lanes wide. What a task does not need is null.
 template <class T>
 struct RowState {
   T* q;           // [head_dim]
@@ -32,12 +33,30 @@ struct RowState {
   T* block_factor;
   T* begin;  // the visible keys, counted from the block's first
   T* end;
+  T* place;      // the position, counted from the block's first key
+  T* found;      // 1 once a row has seen a key by the dense terms
+  T* bias;       // [kKeyBlock]
+  T* seen;       // [kMaskWords]: bit k of word w is set where a row may see key 32 w + k, as integers
+  T* distances;  // [kDistanceLines]: what is added at distance key - row, at place row - key + kKeyBlock - 1
+  T* staged;     // [kRowBlock][kKeyBlock]: rows of bias or weights
+  T* keys;       // [kKeyBlock][head_dim]: widened, where stored in two bytes
+  T* values;     // [kKeyBlock][value_dim]
 
-  RowState(T* scratch, int head_dim, int value_dim) {
-    const auto take = [&](int lines) { return std::exchange(scratch, scratch + lines * kRowBlock); };
-    q = take(head_dim), scores = take(kKeyBlock), out = take(value_dim);
-    max = take(1), sum = take(1), block_max = take(1), old_factor = take(1), block_factor = take(1);
-    begin = take(1), end = take(1);
+  explicit RowState(const AttentionTask<T>& task) {
+    const TaskNeeds& needs = task.needs;
+    T* next = task.scratch;
+    const auto take = [&](bool needed, int lines) {
+      return needed ? std::exchange(next, next + lines * kRowBlock) : nullptr;
+    };
+    const bool widened = needs.type == Type::bfloat16 || needs.type == Type::float16;
+    q = take(true, task.head_dim), scores = take(true, kKeyBlock), out = take(true, task.value_dim);
+    max = take(true, 1), sum = take(true, 1), block_max = take(true, 1);
+    old_factor = take(true, 1), block_factor = take(true, 1);
+    begin = take(true, 1), end = take(true, 1), place = take(true, 1), found = take(true, 1);
+    bias = take(needs.bias, kKeyBlock), seen = take(needs.masks, kMaskWords);
+    distances = take(needs.distances, kDistanceLines);
+    staged = take(needs.bias_staged || needs.weights, kKeyBlock);
+    keys = widened ? next : nullptr, values = widened ? next + kKeyBlock * task.head_dim : nullptr;
   }
 };
 
@@ -51,7 +70,7 @@ struct Segment {
   int begin, end, low, high;
 };
 
-// Scores of N keys and V registers of rows; visible == nullptr: every row sees every key.
+// Scores of N keys and V registers of rows; masked: some row does not see some key.
 template <class T, int N, int V>
 MULTIHEAD_NOINLINE void score_tile(const T* k, std::int64_t k_stride, const T* q, int head_dim, T scale,
                                    const RowState<T>& rows, int lane, int key, bool masked) {
@@ -126,40 +145,29 @@ MULTIHEAD_NOINLINE void output_tile(const T* v, std::int64_t v_stride, const Row
   }
 }
 
-// The same for values that are not finite in a block that some row sees only in part: zero times NaN is NaN, so a
-// hidden key is left out by selection. For the keys a row sees it is the chain of output_tile, bit for bit.
-template <class T>
-MULTIHEAD_NOINLINE void output_careful(const T* v, std::int64_t v_stride, const RowState<T>& rows, int lane,
-                                       int columns, int begin, int end) {
-  using Lanes = Vec<T>;
-  const Lanes from = Lanes::load(rows.begin + lane), to = Lanes::load(rows.end + lane);
-  for (int column = 0; column < columns; ++column) {
-    Lanes sum = Lanes::splat(0);
-    for (int key = begin; key < end; ++key) {
-      const Lanes position = Lanes::splat(static_cast<T>(key));
-      const Lanes next =
-          Lanes::fma(Lanes::splat(v[key * v_stride + column]), Lanes::load(rows.scores + key * kRowBlock + lane), sum);
-      sum = Lanes::select(Lanes::both(from <= position, position < to), next, sum);
-    }
-    T* out = rows.out + column * kRowBlock + lane;
-    Lanes::fma(Lanes::load(out), Lanes::load(rows.old_factor + lane), sum * Lanes::load(rows.block_factor + lane))
-        .store(out);
-  }
-}
-
+// Whether every value is finite: zero times any other is NaN. Four chains, since one would wait for itself.
 template <class T>
 MULTIHEAD_NOINLINE bool all_finite(const T* values, std::int64_t stride, int rows, int columns) {
   using Lanes = Vec<T>;
-  Lanes zeros = Lanes::splat(0);  // NaN once a value is not finite
-  for (int row = 0; row < rows; ++row)
-    for (int column = 0; column < columns; column += Lanes::kLanes) {
-      const T* at = values + row * stride + column;
-      const int valid = columns - column;
-      const Lanes x = valid >= Lanes::kLanes ? Lanes::load(at) : Lanes::load_first(at, valid);
-      zeros = Lanes::fma(x, Lanes::splat(0), zeros);
+  constexpr int kChains = 4;
+  const Lanes zero = Lanes::splat(0);
+  Lanes zeros[kChains] = {zero, zero, zero, zero};
+  for (int row = 0; row < rows; ++row) {
+    const T* const from = values + row * stride;
+    int column = 0;
+    for (; column + kChains * Lanes::kLanes <= columns; column += kChains * Lanes::kLanes) {
+      MULTIHEAD_UNROLL
+      for (int i = 0; i < kChains; ++i)
+        zeros[i] = Lanes::fma(Lanes::load(from + column + i * Lanes::kLanes), zero, zeros[i]);
     }
+    for (; column < columns; column += Lanes::kLanes) {
+      const int valid = columns - column;
+      const Lanes x = valid >= Lanes::kLanes ? Lanes::load(from + column) : Lanes::load_first(from + column, valid);
+      zeros[0] = Lanes::fma(x, zero, zeros[0]);
+    }
+  }
   T lanes[Lanes::kLanes];
-  zeros.store(lanes);
+  ((zeros[0] + zeros[1]) + (zeros[2] + zeros[3])).store(lanes);
   T total = 0;
   for (T x : lanes) total += x;
   return total == 0;

@@ -1,90 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
-// The walk of an attention task: which keys its rows see, block by block and register by register.
+// An attention task, block by block and register by register: scores, terms, softmax, output.
 
-constexpr int kMaxVecs = kRowBlock / 2;  // registers of a row block on the narrowest target
-
-// The ranges of the task's rows, register by register, and the walk over the keys that some row sees. A group is
-// kTileVecs registers: the rows that one tile computes.
+// Packs the queries of the task, widening those that are stored in two bytes.
 template <class T>
-struct Walk {
-  static constexpr int kLanes = Vec<T>::kLanes;
+void pack_queries(const AttentionTask<T>& task, const RowState<T>& rows) {
+  if (!rows.keys)
+    return pack_panel<T>(static_cast<const T*>(task.q.data), task.q.stride, task.rows, task.head_dim, rows.q);
+  for (int row = 0; row < task.rows; ++row)
+    load_row<T>(element(task.q.data, task.q.type, row * task.q.stride), task.q.type, 1, task.head_dim,
+                rows.keys + row * task.head_dim);
+  pack_panel<T>(rows.keys, task.head_dim, task.rows, task.head_dim, rows.q);
+}
 
-  const AttentionTask<T>& task;
-  RowState<T> rows;
-  int vecs;
-  VecRange ranges[kMaxVecs];
-
-  explicit Walk(const AttentionTask<T>& attention)
-      : task(attention),
-        rows(attention.scratch, attention.head_dim, attention.value_dim),
-        vecs((attention.rows + kLanes - 1) / kLanes) {
-    for (int vec = 0; vec < vecs; ++vec) ranges[vec] = range_of(vec);
-  }
-
-  // Lanes past the last row repeat it.
-  const KeyRange& visible(int row) const { return task.visible[std::min(row, task.rows - 1)]; }
-
-  VecRange range_of(int vec) const {
-    VecRange range{std::numeric_limits<std::int64_t>::max(), 0, 0, std::numeric_limits<std::int64_t>::max()};
-    for (int row = vec * kLanes; row < (vec + 1) * kLanes; ++row) {
-      const KeyRange& seen = visible(row);
-      range.all_begin = std::max(range.all_begin, seen.begin);
-      range.all_end = std::min(range.all_end, seen.end);
-      if (seen.begin == seen.end) continue;
-      range.any_begin = std::min(range.any_begin, seen.begin);
-      range.any_end = std::max(range.any_end, seen.end);
-    }
-    if (range.any_end == 0) range.any_begin = 0;
-    return range;
-  }
-
-  // The keys of block [start, start + kKeyBlock) that a register sees, counted from start; empty: begin >= end.
-  int block_begin(int vec, std::int64_t start) const {
-    return static_cast<int>(std::clamp<std::int64_t>(ranges[vec].any_begin - start, 0, kKeyBlock));
-  }
-  int block_end(int vec, std::int64_t start) const {
-    return static_cast<int>(std::clamp<std::int64_t>(ranges[vec].any_end - start, 0, kKeyBlock));
-  }
-  bool sees(int vec, std::int64_t start, int begin, int end) const {
-    return std::max(block_begin(vec, start), begin) < std::min(block_end(vec, start), end);
-  }
-  bool all_see(int vec, std::int64_t start, int begin, int end) const {
-    return ranges[vec].all_begin <= start + begin && start + end <= ranges[vec].all_end;
-  }
-
-  bool all_see(std::int64_t start) const {
-    for (int vec = 0; vec < vecs; ++vec)
-      if (!all_see(vec, start, 0, kKeyBlock)) return false;
-    return true;
-  }
-
-  // The key ranges of each lane, counted from the block's start, for tiles that must mask.
-  void set_block(std::int64_t start) {
-    for (int row = 0; row < vecs * kLanes; ++row) {
-      const KeyRange& seen = visible(row);
-      rows.begin[row] = static_cast<T>(std::clamp<std::int64_t>(seen.begin - start, 0, kKeyBlock));
-      rows.end[row] = static_cast<T>(std::clamp<std::int64_t>(seen.end - start, 0, kKeyBlock));
-    }
-  }
-};
-
-// A group of registers [first, first + count) within one block: the keys [begin, end) that any of them sees.
-struct Group {
-  int first, count;
-  std::int64_t start;
-  int begin, end;
-};
-
+// Writes the panel of outputs, rounding to two bytes where they are stored so.
 template <class T>
-Group group_of(const Walk<T>& walk, int first, std::int64_t start) {
-  Group group{first, std::min(kTileVecs, walk.vecs - first), start, kKeyBlock, 0};
-  for (int vec = first; vec < first + group.count; ++vec) {
-    const int begin = walk.block_begin(vec, start), end = walk.block_end(vec, start);
-    if (begin >= end) continue;
-    group.begin = std::min(group.begin, begin);
-    group.end = std::max(group.end, end);
+void write_output(const AttentionTask<T>& task, const RowState<T>& rows) {
+  if (!rows.values)
+    return unpack_panel<T>(rows.out, task.rows, task.value_dim, static_cast<T*>(task.out), task.out_stride);
+  unpack_panel<T>(rows.out, task.rows, task.value_dim, rows.values, task.value_dim);
+  for (int row = 0; row < task.rows; ++row) {
+    const T* const from = rows.values + row * task.value_dim;
+    void* const to = static_cast<char*>(task.out) + row * task.out_stride * 2;
+    if (task.needs.type == Type::bfloat16)
+      narrow<BFloat16>(from, task.value_dim, to);
+    else
+      narrow<Float16>(from, task.value_dim, to);
   }
-  return group;
 }
 
 template <class T, int N>
@@ -97,14 +38,14 @@ void score_strip(const Walk<T>& walk, const Group& group, int key) {
     low = std::min(low, i);
     high = i + 1;
   }
-  for (int i = low; i < high; ++i) masked |= !walk.all_see(group.first + i, group.start, key, key + N);
   if (low >= high) return;
   const auto& task = walk.task;
+  if (!task.terms.any())  // they mask by themselves, after the softcap
+    for (int i = low; i < high; ++i) masked |= !walk.all_see(group.first + i, group.start, key, key + N);
   const int lane = (group.first + low) * Vec<T>::kLanes;
-  const T* k = task.k + (group.start + key) * task.k_stride;
-  const T scale = static_cast<T>(task.scale * std::numbers::log2e);
+  const T* k = walk.keys + key * walk.k_stride;
   const auto run = [&]<int V>() {
-    score_tile<T, N, V>(k, task.k_stride, walk.rows.q + lane, task.head_dim, scale, walk.rows, lane, key, masked);
+    score_tile<T, N, V>(k, walk.k_stride, walk.rows.q + lane, task.head_dim, task.scale, walk.rows, lane, key, masked);
   };
   if (high - low == 1)
     run.template operator()<1>();
@@ -118,11 +59,24 @@ void score_strip(const Walk<T>& walk, const Group& group, int key) {
 template <class T>
 void score_block(const Walk<T>& walk, const Group& group) {
   int key = group.begin;
-  for (; key + kTileBroadcasts <= group.end; key += kTileBroadcasts) score_strip<T, kTileBroadcasts>(walk, group, key);
+  const bool prefetch = group.first == 0 && walk.task.terms.dense();
+  for (; key + kTileBroadcasts <= group.end; key += kTileBroadcasts) {
+    if (prefetch) prefetch_terms(walk, group.start, key, kTileBroadcasts);
+    score_strip<T, kTileBroadcasts>(walk, group, key);
+  }
   if constexpr (kTileBroadcasts > 4)
     if (key + 4 <= group.end) score_strip<T, 4>(walk, group, key), key += 4;
   if (key + 2 <= group.end) score_strip<T, 2>(walk, group, key), key += 2;
   if (key < group.end) score_strip<T, 1>(walk, group, key);
+}
+
+// The terms of the group's scores.
+template <class T>
+void terms_block(const Walk<T>& walk, const Group& group) {
+  for (int vec = group.first; vec < group.first + group.count; ++vec) {
+    const int begin = walk.block_begin(vec, group.start), end = walk.block_end(vec, group.start);
+    if (begin < end) apply_terms(walk, vec, group.start, begin, end);
+  }
 }
 
 // Weights of the group; keys that a register does not see at all, while another of the group does, weigh zero.
@@ -160,16 +114,30 @@ int segments_of(const Walk<T>& walk, const Group& group, Segment (&segments)[2 *
   return count;
 }
 
+// Whether every valid value of the block is finite; found once for the tasks that one worker does on a head.
+template <class T>
+bool block_is_finite(const Walk<T>& walk, std::int64_t start) {
+  const AttentionTask<T>& task = walk.task;
+  if (task.finite_entries == 0) return false;
+  const std::uint64_t id = task.first_block_id + static_cast<std::uint64_t>(start);
+  std::uint64_t& known = task.finite[id / kKeyBlock % static_cast<std::uint64_t>(task.finite_entries)];
+  if (known >> 1 != id + 1) {
+    const int count = static_cast<int>(std::min<std::int64_t>(kKeyBlock, task.kv_len - start));
+    known = (id + 1) << 1 | (all_finite(walk.values, walk.v_stride, count, task.value_dim) ? 1u : 0u);
+  }
+  return known & 1;
+}
+
 template <class T>
 void output_block(const Walk<T>& walk, const Group& group) {
   const auto& task = walk.task;
-  const T* v = task.v + group.start * task.v_stride;
-  bool partial = false;
+  const T* const v = walk.values;
+  bool partial = task.terms.dense();
   for (int i = 0; i < group.count; ++i) partial |= !walk.all_see(group.first + i, group.start, group.begin, group.end);
-  if (partial && !all_finite(v + group.begin * task.v_stride, task.v_stride, group.end - group.begin, task.value_dim)) {
+  if (partial && !block_is_finite(walk, group.start) &&
+      !all_finite(v + group.begin * walk.v_stride, walk.v_stride, group.end - group.begin, task.value_dim)) {
     for (int i = 0; i < group.count; ++i)
-      output_careful(v, task.v_stride, walk.rows, (group.first + i) * Vec<T>::kLanes, task.value_dim, group.begin,
-                     group.end);
+      output_careful(walk, (group.first + i) * Vec<T>::kLanes, group.begin, group.end);
     return;
   }
   Segment segments[2 * kTileVecs];
@@ -177,7 +145,7 @@ void output_block(const Walk<T>& walk, const Group& group) {
   const int lane = group.first * Vec<T>::kLanes;
   int column = 0;
   const auto tile = [&]<int N>() {
-    output_tile<T, N>(v, task.v_stride, walk.rows, lane, column, segments, count);
+    output_tile<T, N>(v, walk.v_stride, walk.rows, lane, column, segments, count);
     column += N;
   };
   while (column + kTileBroadcasts <= task.value_dim) tile.template operator()<kTileBroadcasts>();
@@ -187,31 +155,20 @@ void output_block(const Walk<T>& walk, const Group& group) {
   if (column < task.value_dim) tile.template operator()<1>();
 }
 
-// The whole range of keys that some row of the task sees.
-template <class T>
-KeyRange keys_of(const Walk<T>& walk) {
-  KeyRange keys{std::numeric_limits<std::int64_t>::max(), 0};
-  for (int vec = 0; vec < walk.vecs; ++vec) {
-    if (walk.ranges[vec].any_begin == walk.ranges[vec].any_end) continue;
-    keys.begin = std::min(keys.begin, walk.ranges[vec].any_begin);
-    keys.end = std::max(keys.end, walk.ranges[vec].any_end);
-  }
-  return keys;
-}
-
 // Divides by the sum, makes rows that see no key zero, writes rows, lse and statistics.
 template <class T>
 void finish(const Walk<T>& walk) {
   using Lanes = Vec<T>;
   const auto& task = walk.task;
   const RowState<T>& rows = walk.rows;
+  const T empty_lse = task.has_sink ? static_cast<T>(task.sink) : kMinusInfinity<T>;
   for (int lane = 0; lane < walk.vecs * Lanes::kLanes; lane += Lanes::kLanes) {
-    T* const seen = rows.begin + lane;
-    for (int i = 0; i < Lanes::kLanes; ++i) {
+    T* const found = rows.found + lane;
+    for (int i = 0; !task.terms.dense() && i < Lanes::kLanes; ++i) {
       const KeyRange& range = walk.visible(lane + i);
-      seen[i] = range.begin < range.end ? T(1) : T(0);
+      found[i] = range.begin < range.end ? T(1) : T(0);
     }
-    const auto empty = Lanes::load(seen) == Lanes::splat(0);
+    const auto empty = Lanes::load(found) == Lanes::splat(0);
     const Lanes sum = Lanes::load(rows.sum + lane);
     const Lanes share = Lanes::splat(1) / sum;
     for (int column = 0; column < task.value_dim; ++column) {
@@ -220,13 +177,39 @@ void finish(const Walk<T>& walk) {
     }
     const Lanes lse =
         Lanes::fma(Lanes::load(rows.max + lane), Lanes::splat(static_cast<T>(std::numbers::ln2)), log<T>(sum));
-    Lanes::select(empty, Lanes::splat(kMinusInfinity<T>), lse).store(rows.end + lane);
+    Lanes::select(empty, Lanes::splat(empty_lse), lse).store(rows.end + lane);
+    Lanes::select(empty, Lanes::splat(1), sum).store(rows.sum + lane);
   }
-  unpack_panel<T>(rows.out, task.rows, task.value_dim, task.out, task.out_stride);
+  write_output(task, rows);
   for (int row = 0; row < task.rows; ++row) {
     if (task.lse) task.lse[row * task.lse_stride] = rows.end[row];
     if (task.row_max) task.row_max[row] = rows.max[row];
     if (task.row_sum) task.row_sum[row] = rows.sum[row];
+  }
+}
+
+// The state before the first key: nothing seen, or the sink alone, whose weight joins the sum.
+template <class T>
+void start_rows(const Walk<T>& walk) {
+  const RowState<T>& rows = walk.rows;
+  const AttentionTask<T>& task = walk.task;
+  const int lanes = walk.vecs * Vec<T>::kLanes;
+  const T max = task.has_sink ? static_cast<T>(task.sink * std::numbers::log2e) : kMinusInfinity<T>;
+  for (int lane = 0; lane < lanes; ++lane) {
+    rows.max[lane] = max;
+    rows.sum[lane] = task.has_sink ? T(1) : T(0);
+    rows.found[lane] = 0;
+  }
+  for (int column = 0; column < task.value_dim; ++column) std::fill_n(rows.out + column * kRowBlock, lanes, T(0));
+}
+
+// Asks for the lines that the rows will be written to, while there is other work.
+template <class T>
+MULTIHEAD_INLINE void prefetch_output(const AttentionTask<T>& task) {
+  const auto size = static_cast<std::int64_t>(size_of(task.needs.type));
+  for (int row = 0; row < task.rows; ++row) {
+    const char* const to = static_cast<const char*>(task.out) + row * task.out_stride * size;
+    for (std::int64_t at = 0; at < task.value_dim * size; at += kLineBytes) __builtin_prefetch(to + at, 1, 3);
   }
 }
 
@@ -236,63 +219,27 @@ void attention_task(const AttentionTask<T>& task) noexcept {
   count_task(kTarget);
   Walk<T> walk(task);
   const RowState<T>& rows = walk.rows;
-  pack_panel<T>(task.q, task.q_stride, task.rows, task.head_dim, rows.q);
-  const int lanes = walk.vecs * Lanes::kLanes;
-  for (int lane = 0; lane < lanes; ++lane) rows.max[lane] = kMinusInfinity<T>, rows.sum[lane] = 0;
-  for (int column = 0; column < task.value_dim; ++column) std::fill_n(rows.out + column * kRowBlock, lanes, T(0));
+  const bool terms = task.terms.any();
+  pack_queries(task, rows);
+  start_rows(walk);
   const KeyRange keys = keys_of(walk);
   for (std::int64_t start = keys.begin / kKeyBlock * kKeyBlock; start < keys.end; start += kKeyBlock) {
-    if (!walk.all_see(start)) walk.set_block(start);
+    const KeyRange seen = walk.block_keys(start);
+    if (seen.begin >= seen.end) continue;
+    if (start + kKeyBlock >= keys.end) prefetch_output(task);
+    if (terms && !open_terms(walk, start, seen)) continue;
+    if (task.terms.dense() || !walk.all_see(start)) walk.set_ranges(start);
+    walk.set_keys(start, seen);
+    walk.set_values(start, {0, std::min<std::int64_t>(kKeyBlock, task.kv_len - start)});
     for (int first = 0; first < walk.vecs; first += kTileVecs) {
       const Group group = group_of(walk, first, start);
       if (group.begin >= group.end) continue;
       std::fill_n(rows.block_max + first * Lanes::kLanes, group.count * Lanes::kLanes, kMinusInfinity<T>);
       score_block(walk, group);
+      if (terms) terms_block(walk, group);
       softmax_block(walk, group);
       output_block(walk, group);
     }
   }
   finish(walk);
-}
-
-// Weights in a second pass, so that asking for them touches nothing of the first: the scores again, then
-// 2^(score - row_max) / row_sum, written row by row.
-template <class T>
-void weights_task(const WeightsTask<T>& task) noexcept {
-  using Lanes = Vec<T>;
-  const AttentionTask<T>& attention = task.attention;
-  Walk<T> walk(attention);
-  const RowState<T>& rows = walk.rows;
-  pack_panel<T>(attention.q, attention.q_stride, attention.rows, attention.head_dim, rows.q);
-  const auto put = [&](int row, std::int64_t key, T weight) {
-    T& to = task.weights[row * task.weights_stride + key * task.key_stride];
-    to = task.add ? to + weight : weight;
-  };
-  for (int row = 0; row < attention.rows; ++row) {
-    const KeyRange& seen = attention.visible[row];
-    for (std::int64_t key = 0; key < seen.begin; ++key) put(row, key, 0);
-    for (std::int64_t key = seen.end; key < task.kv_len; ++key) put(row, key, 0);
-  }
-  const KeyRange keys = keys_of(walk);
-  for (std::int64_t start = keys.begin / kKeyBlock * kKeyBlock; start < keys.end; start += kKeyBlock) {
-    if (!walk.all_see(start)) walk.set_block(start);
-    for (int first = 0; first < walk.vecs; first += kTileVecs) {
-      const Group group = group_of(walk, first, start);
-      if (group.begin >= group.end) continue;
-      score_block(walk, group);
-    }
-    for (int row = 0; row < attention.rows; ++row) {
-      const KeyRange& seen = attention.visible[row];
-      const Lanes max = Lanes::splat(attention.row_max[row] == kMinusInfinity<T> ? 0 : attention.row_max[row]);
-      const Lanes share = Lanes::splat(task.factor) / Lanes::splat(attention.row_sum[row]);
-      const std::int64_t end = std::min(seen.end, start + kKeyBlock);
-      for (std::int64_t key = std::max(seen.begin, start); key < end; key += Lanes::kLanes) {
-        const int count = static_cast<int>(std::min<std::int64_t>(end - key, Lanes::kLanes));
-        T lanes[Lanes::kLanes] = {};
-        for (int i = 0; i < count; ++i) lanes[i] = rows.scores[(key - start + i) * kRowBlock + row];
-        (exp2_nonpositive<T>(Lanes::load(lanes) - max) * share).store(lanes);
-        for (int i = 0; i < count; ++i) put(row, key + i, lanes[i]);
-      }
-    }
-  }
 }

@@ -20,6 +20,12 @@ MULTIHEAD_INLINE Vec<T> sign_of(Vec<T> x) {
   return x & Vec<T>::splat(T(-0.0));
 }
 
+template <class T>
+MULTIHEAD_INLINE Vec<T> magnitude_of(Vec<T> x) {
+  using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
+  return x & Vec<T>::splat(std::bit_cast<T>(static_cast<Bits>(~Bits{0} >> 1)));
+}
+
 // ---- exp ----
 
 // Adding and subtracting kRound leaves the nearest integer (ties to even); the sum's low bits hold it plus the bias.

@@ -11,12 +11,20 @@
 
 namespace multihead {
 
-// c = a b. a (rows, inner) and c (rows, columns) contiguous along rows; b (inner, columns) along either axis.
+// c = a b + bias. a (rows, inner) and c (rows, columns) contiguous along rows; b (inner, columns) along either axis, or
+// packed once: blocks of kRowBlock columns, each inner lines of kRowBlock elements, zeros after the last column.
 template <class T>
 struct Product {
   MatrixView<const T> a, b;
   MatrixView<T> c;
+  const T* packed = nullptr;  // then b is not read
+  const T* bias = nullptr;    // (columns)
 };
+
+// Elements of a packed matrix.
+constexpr std::int64_t packed_elements(std::int64_t inner, std::int64_t columns) {
+  return (columns + kRowBlock - 1) / kRowBlock * kRowBlock * inner;
+}
 
 constexpr std::int64_t kRowChunk = 384;  // rows of a task: enough to make up for packing its panel of b
 
@@ -30,8 +38,8 @@ constexpr std::size_t product_scratch() {
   return round_to_line(kMatmulScratch * sizeof(T));
 }
 
-// Computes all of them. scratch: product_scratch<T>() for each of min(threads, tasks) workers. A product's bits do not
-// depend on the others, nor on how rows and columns are cut.
+// Computes all of them. scratch: product_scratch<T>() for each of min(threads, tasks) workers, or null where all are
+// packed. A product's bits do not depend on the others, nor on packing, nor on how rows and columns are cut.
 template <class T>
 void run_products(std::span<const Product<T>> products, int threads, const ParallelFor& custom,
                   const KernelTable& table, std::byte* scratch) {
@@ -42,11 +50,15 @@ void run_products(std::span<const Product<T>> products, int threads, const Paral
     const Product<T>* product = products.data();
     for (; index >= tasks_of(*product); ++product) index -= tasks_of(*product);
     const std::int64_t chunks = product_tasks(product->c.extent(0), 1);
-    const auto& [a, b, c] = *product;
+    const auto& [a, b, c, packed, bias] = *product;
     const std::int64_t row = index % chunks * kRowChunk, column = index / chunks * kRowBlock;
     MatmulTask<T> task{};
     task.a = a.data() + row * a.stride(0);
-    task.b = b.data() + column * b.stride(1);
+    if (packed)
+      task.packed = packed + column * a.extent(1);
+    else
+      task.b = b.data() + column * b.stride(1);
+    if (bias) task.bias = bias + column;
     task.c = &c(row, column);
     task.a_stride = a.stride(0);
     task.b_inner_stride = b.stride(0);
@@ -55,7 +67,7 @@ void run_products(std::span<const Product<T>> products, int threads, const Paral
     task.rows = std::min(kRowChunk, c.extent(0) - row);
     task.inner = a.extent(1);
     task.columns = static_cast<int>(std::min<std::int64_t>(kRowBlock, c.extent(1) - column));
-    task.scratch = reinterpret_cast<T*>(scratch + static_cast<std::size_t>(worker) * product_scratch<T>());
+    if (scratch) task.scratch = reinterpret_cast<T*>(scratch + static_cast<std::size_t>(worker) * product_scratch<T>());
     table.kernels<T>().matmul(task);
   });
 }

@@ -63,18 +63,33 @@ void matmul_pack(const MatmulTask<T>& task, const T* b, std::int64_t count) {
     }
 }
 
-// B is contiguous along columns (b_column_stride 1) or along the inner axis (b_inner_stride 1).
+template <class T>
+void add_bias(const MatmulTask<T>& task) {
+  constexpr int kLanes = Vec<T>::kLanes;
+  for (std::int64_t row = 0; row < task.rows; ++row)
+    for (int column = 0; column < task.columns; column += kLanes) {
+      T* to = task.c + row * task.c_stride + column;
+      const int valid = task.columns - column;
+      if (valid >= kLanes)
+        (Vec<T>::load(to) + Vec<T>::load(task.bias + column)).store(to);
+      else
+        (Vec<T>::load_first(to, valid) + Vec<T>::load_first(task.bias + column, valid)).store_first(to, valid);
+    }
+}
+
+// B is packed, or contiguous along columns (b_column_stride 1) or along the inner axis (b_inner_stride 1).
 template <class T>
 void matmul_task(const MatmulTask<T>& task) noexcept {
   constexpr int kLanes = Vec<T>::kLanes;
   std::int64_t inner = 0;
   do {  // once for inner == 0: C becomes zero
     const std::int64_t count = std::min<std::int64_t>(task.inner - inner, kInnerBlock);
-    matmul_pack(task, task.b + inner * task.b_inner_stride, count);
+    if (!task.packed) matmul_pack(task, task.b + inner * task.b_inner_stride, count);
+    const T* lines = task.packed ? task.packed + inner * kRowBlock : task.scratch;
     for (int column = 0; column < task.columns; column += kTileVecs * kLanes) {
       const int vecs = std::min(kTileVecs, (task.columns - column + kLanes - 1) / kLanes);
       const T* a = task.a + inner;
-      const T* panel = task.scratch + column;
+      const T* panel = lines + column;
       const bool add = inner > 0;
       if (vecs == 1)
         matmul_rows<T, 1>(task, a, panel, count, column, add);
@@ -85,4 +100,5 @@ void matmul_task(const MatmulTask<T>& task) noexcept {
     }
     inner += kInnerBlock;
   } while (inner < task.inner);
+  if (task.bias) add_bias(task);
 }

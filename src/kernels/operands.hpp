@@ -2,14 +2,17 @@
 // The operands of attention(): what their extents say, and the rules they keep to.
 #pragma once
 
+#include <initializer_list>
+#include <optional>
+
 #include "core/validate.hpp"
 #include "multihead/attention.hpp"
 
 namespace multihead {
 
-template <class T>
-AttentionShape shape_of(View4<const T> q, View4<const T> k, View4<const T> v) {
-  return {.type = sizeof(T) == sizeof(float) ? Type::float32 : Type::float64,
+template <class S>
+AttentionShape shape_of(const View4<const S>& q, const View4<const S>& k, const View4<const S>& v) {
+  return {.type = kTypeOf<S>,
           .batch = q.extent(0),
           .heads = q.extent(1),
           .kv_heads = k.extent(1),
@@ -19,36 +22,33 @@ AttentionShape shape_of(View4<const T> q, View4<const T> k, View4<const T> v) {
           .value_dim = v.extent(3)};
 }
 
-// Extents that agree, contiguous last axes, outputs that are writable and apart from what is read. lse may be null.
-template <class T>
-void check_operands(const char* function, View4<const T> q, View4<const T> k, View4<const T> v, View4<T> out,
-                    const View3<T>* lse) {
-  for (const Operand& view : {operand("q", q), operand("k", k), operand("v", v), operand("out", out)}) {
-    check_view(function, view);
-    check_contiguous(function, view);
-  }
-  check_equal(function, "k", "has batch", k.extent(0), "q has", q.extent(0));
-  check_equal(function, "v", "has batch", v.extent(0), "q has", q.extent(0));
-  check_equal(function, "k", "has head_dim", k.extent(3), "q has", q.extent(3));
-  check_equal(function, "v", "has kv_heads", v.extent(1), "k has", k.extent(1));
-  check_equal(function, "v", "has kv_len", v.extent(2), "k has", k.extent(2));
-  check_equal(function, "out", "has batch", out.extent(0), "q has", q.extent(0));
-  check_equal(function, "out", "has heads", out.extent(1), "q has", q.extent(1));
-  check_equal(function, "out", "has q_len", out.extent(2), "q has", q.extent(2));
-  check_equal(function, "out", "has value_dim", out.extent(3), "v has", v.extent(3));
-  const auto check_output = [&](const Operand& output) {
-    check_writable(function, output);
-    for (const Operand& input : {operand("q", q), operand("k", k), operand("v", v)})
-      check_apart(function, output, input);
-  };
-  check_output(operand("out", out));
-  if (!lse) return;
-  check_view(function, operand("lse", *lse));
-  check_equal(function, "lse", "has batch", lse->extent(0), "q has", q.extent(0));
-  check_equal(function, "lse", "has heads", lse->extent(1), "q has", q.extent(1));
-  check_equal(function, "lse", "has q_len", lse->extent(2), "q has", q.extent(2));
-  check_output(operand("lse", *lse));
-  check_apart(function, operand("lse", *lse), operand("out", out));
+// A view without extents asks for nothing; a null one with extents is an error that check_view finds.
+template <class T, int Rank>
+bool asked(const View<T, Rank>& view) {
+  return view.data() || !view.empty();
 }
+
+// What a call reads and writes. The views must outlive it.
+struct AttentionOperands {
+  Operand q, k, v, out;
+  std::optional<Operand> lse;
+};
+
+template <class S>
+AttentionOperands operands_of(const View4<const S>& q, const View4<const S>& k, const View4<const S>& v,
+                              const View4<S>& out, const View3<Sum<S>>& lse) {
+  return {operand("q", q), operand("k", k), operand("v", v), operand("out", out),
+          asked(lse) ? std::optional(operand("lse", lse)) : std::nullopt};
+}
+
+// Extents that agree, contiguous last axes, outputs that are writable and apart from each other and from what is read.
+void check_operands(const char* function, const AttentionOperands& operands, const AttentionOptions& options);
+
+// An output is writable and apart from q, k, v, and from the masks and biases.
+void check_output(const char* function, const Operand& output, std::initializer_list<Operand> inputs,
+                  const AttentionOptions& options);
+
+// (batch, heads, q_len) of what is written or read a row.
+void check_rows_extents(const char* function, const Operand& view, const AttentionShape& shape);
 
 }  // namespace multihead

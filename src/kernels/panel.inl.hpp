@@ -30,16 +30,23 @@ MULTIHEAD_NOINLINE void pack_panel(const T* source, std::int64_t stride, int row
   for (int r = 0; r < rows; r += kLanes)
     for (std::int64_t c = 0; c < columns; c += kLanes) {
       const int valid = static_cast<int>(columns - c < kLanes ? columns - c : kLanes);
+      T* const to = panel + c * kRowBlock + r;
       V x[kLanes];
-      MULTIHEAD_UNROLL
-      for (int i = 0; i < kLanes; ++i) {
-        const T* from = source + (r + i) * stride + c;
-        x[i] = r + i >= rows ? V::splat(0) : valid == kLanes ? V::load(from) : V::load_first(from, valid);
+      if (valid == kLanes && r + kLanes <= rows) {
+        MULTIHEAD_UNROLL
+        for (int i = 0; i < kLanes; ++i) x[i] = V::load(source + (r + i) * stride + c);
+        transpose<T>(x);
+        MULTIHEAD_UNROLL
+        for (int i = 0; i < kLanes; ++i) x[i].store(to + i * kRowBlock);
+        continue;
       }
+      MULTIHEAD_UNROLL
+      for (int i = 0; i < kLanes; ++i)
+        x[i] = r + i < rows ? V::load_first(source + (r + i) * stride + c, valid) : V::splat(0);
       transpose<T>(x);
       MULTIHEAD_UNROLL
       for (int i = 0; i < kLanes; ++i)
-        if (i < valid) x[i].store(panel + (c + i) * kRowBlock + r);
+        if (i < valid) x[i].store(to + i * kRowBlock);
     }
 }
 
@@ -51,19 +58,23 @@ MULTIHEAD_NOINLINE void unpack_panel(const T* panel, int rows, std::int64_t colu
   for (int r = 0; r < rows; r += kLanes)
     for (std::int64_t c = 0; c < columns; c += kLanes) {
       const int valid = static_cast<int>(columns - c < kLanes ? columns - c : kLanes);
+      const T* const from = panel + c * kRowBlock + r;
+      T* const to = target + r * stride + c;
       V x[kLanes];
+      if (valid == kLanes && r + kLanes <= rows) {
+        MULTIHEAD_UNROLL
+        for (int i = 0; i < kLanes; ++i) x[i] = V::load(from + i * kRowBlock);
+        transpose<T>(x);
+        MULTIHEAD_UNROLL
+        for (int i = 0; i < kLanes; ++i) x[i].store(to + i * stride);
+        continue;
+      }
       MULTIHEAD_UNROLL
-      for (int i = 0; i < kLanes; ++i) x[i] = i < valid ? V::load(panel + (c + i) * kRowBlock + r) : V::splat(0);
+      for (int i = 0; i < kLanes; ++i) x[i] = i < valid ? V::load(from + i * kRowBlock) : V::splat(0);
       transpose<T>(x);
       MULTIHEAD_UNROLL
-      for (int i = 0; i < kLanes; ++i) {
-        if (r + i >= rows) continue;
-        T* to = target + (r + i) * stride + c;
-        if (valid == kLanes)
-          x[i].store(to);
-        else
-          x[i].store_first(to, valid);
-      }
+      for (int i = 0; i < kLanes; ++i)
+        if (r + i < rows) x[i].store_first(to + i * stride, valid);
     }
 }
 

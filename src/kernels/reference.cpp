@@ -5,13 +5,14 @@
 #include "multihead/reference.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <vector>
 
 #include "core/float_mode.hpp"
 #include "kernels/operands.hpp"
-#include "kernels/ranges.hpp"
+#include "kernels/sequences.hpp"
 #include "kernels/table.hpp"
 
 namespace multihead {
@@ -41,34 +42,103 @@ double softmax(std::vector<double>& scores) {
 
 }  // namespace
 
+namespace {
+
+double tanh_of(double x) {
+  baseline_table.f64.map(MathFunction::tanh, &x, &x, 1);
+  return x;
+}
+
+// An element of a broadcast view, or of nothing.
+template <class T>
+T read(const BroadcastView& view, std::array<std::int64_t, 4> place) {
+  std::int64_t offset = 0;
+  for (std::size_t axis = 0; axis < 4; ++axis) offset += view.extents[axis] == 1 ? 0 : place[axis] * view.strides[axis];
+  return static_cast<const T*>(view.data)[offset];
+}
+
+double widened(const BroadcastView& view, Type type, std::array<std::int64_t, 4> place) {
+  switch (type) {
+    case Type::float32:
+      return static_cast<double>(read<float>(view, place));
+    case Type::float64:
+      return read<double>(view, place);
+    case Type::bfloat16:
+      return static_cast<double>(static_cast<float>(read<BFloat16>(view, place)));
+    case Type::float16:
+      return static_cast<double>(static_cast<float>(read<Float16>(view, place)));
+  }
+  return 0;
+}
+
+// T5's table as the tensor (1, heads, buckets, 1) that widened() reads.
+double relative_bias(const RelativeBias& relative, std::int64_t h, std::int64_t r) {
+  if (!relative.given()) return 0;
+  BroadcastView table;
+  table.data = relative.data, table.rank = 4;
+  table.extents = {1, relative.extents[1], relative.extents[0], 1};
+  table.strides = {0, relative.strides[1], relative.strides[0], 0};
+  const int bucket =
+      relative_bucket(r, static_cast<int>(relative.extents[0]), relative.bidirectional, relative.max_distance);
+  return widened(table, relative.type, {0, h, bucket, 0});
+}
+
+// Of query i and key j, both counted from the first of their sequence: place in the tensors.
+using Place = std::array<std::int64_t, 4>;
+
+bool hidden(const AttentionOptions& options, const Place& place) {
+  if (options.keep_mask.given() && read<std::uint8_t>(options.keep_mask.view, place) == 0) return true;
+  if (options.drop_mask.given() && read<std::uint8_t>(options.drop_mask.view, place) != 0) return true;
+  return options.bias.given() &&
+         widened(options.bias.view, options.bias.type, place) == -std::numeric_limits<double>::infinity();
+}
+
+// A score on its way from the scaled product: p is the query's position, j the key's.
+double score_of(double dot, const AttentionOptions& options, std::int64_t p, std::int64_t j, const Place& place) {
+  const std::int64_t h = place[1];
+  const double bias = options.bias.given() ? widened(options.bias.view, options.bias.type, place) : 0;
+  double score = options.softcap > 0 ? options.softcap * tanh_of(dot / options.softcap) : dot;
+  if (!options.alibi_slopes.empty())
+    score -= options.alibi_slopes[static_cast<std::size_t>(h)] * static_cast<double>(p < j ? j - p : p - j);
+  return score + relative_bias(options.relative_bias, h, j - p) + bias;
+}
+
+}  // namespace
+
 void attention_reference(View4<const double> q, View4<const double> k, View4<const double> v, View4<double> out,
                          View3<double> lse, const AttentionOptions& options) {
   const AttentionShape shape = shape_of(q, k, v);
-  check_operands("attention_reference", q, k, v, out, lse.data() || !lse.empty() ? &lse : nullptr);
+  check_operands("attention_reference", operands_of(q, k, v, out, lse), options);
   check_attention("attention_reference", shape, options);
   const FloatMode mode;
   const double scale = options.scale ? *options.scale : default_scale(shape.head_dim);
-  const std::int64_t group = shape.heads / shape.kv_heads;
-  for (std::int64_t b = 0; b < shape.batch; ++b) {
-    const Visibility visibility(shape, options, b);
+  const RangeRules rules(options);
+  Sequences sequences(shape, options);
+  std::vector<std::byte> tables(sequences.scratch_bytes());
+  sequences.prepare("attention_reference", tables.data());
+  for (std::int64_t s = 0; s < sequences.count(); ++s) {
+    const Sequence sequence = sequences.at(s);
     for (std::int64_t h = 0; h < shape.heads; ++h)
-      for (std::int64_t i = 0; i < shape.q_len; ++i) {
-        const auto [first, last] = visibility.row(i);
-        for (std::int64_t c = 0; c < shape.value_dim; ++c) out(b, h, i, c) = 0;
-        if (lse.data()) lse(b, h, i) = -std::numeric_limits<double>::infinity();
-        if (first == last) continue;  // sees no key
-
-        std::vector<double> weights;  // (last - first): scores, then softmax
-        for (std::int64_t j = first; j < last; ++j) {
+      for (std::int64_t i = 0; i < sequence.q_len; ++i) {
+        const std::int64_t b = sequence.batch, row = sequence.q_begin + i, kv = h / (shape.heads / shape.kv_heads);
+        std::vector<double> weights;  // of the visible keys: scores, then softmax; the sink's is the last
+        std::vector<std::int64_t> visible;
+        const KeyRange range = sequence.row(i, rules);
+        for (std::int64_t j = range.begin; j < range.end; ++j) {
+          const std::int64_t key = sequence.k_begin + j;
           double dot = 0;
-          for (std::int64_t c = 0; c < shape.head_dim; ++c) dot += q(b, h, i, c) * k(b, h / group, j, c);
-          weights.push_back(dot * scale);
+          for (std::int64_t c = 0; c < shape.head_dim; ++c) dot += q(b, h, row, c) * k(b, kv, key, c);
+          if (hidden(options, {b, h, row, key})) continue;
+          visible.push_back(key);
+          weights.push_back(score_of(dot * scale, options, i + sequence.offset, j, {b, h, row, key}));
         }
-        const double row_lse = softmax(weights);
-        if (lse.data()) lse(b, h, i) = row_lse;
-        for (std::int64_t j = first; j < last; ++j)
-          for (std::int64_t c = 0; c < shape.value_dim; ++c)
-            out(b, h, i, c) += weights[static_cast<std::size_t>(j - first)] * v(b, h / group, j, c);
+        if (!options.sinks.empty()) weights.push_back(options.sinks[static_cast<std::size_t>(h)]);
+        const double row_lse = weights.empty() ? -std::numeric_limits<double>::infinity() : softmax(weights);
+        if (lse.data()) lse(b, h, row) = row_lse;
+        for (std::int64_t c = 0; c < shape.value_dim; ++c) {
+          out(b, h, row, c) = 0;
+          for (std::size_t n = 0; n < visible.size(); ++n) out(b, h, row, c) += weights[n] * v(b, kv, visible[n], c);
+        }
       }
   }
 }

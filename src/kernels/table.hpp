@@ -6,7 +6,9 @@
 #include <cstdint>
 
 #include "kernels/math_function.hpp"
+#include "kernels/vector_tasks.hpp"
 #include "multihead/target.hpp"
+#include "multihead/types.hpp"
 
 namespace multihead {
 
@@ -22,35 +24,105 @@ struct KeyRange {
   std::int64_t end = 0;
 };
 
-// Up to kRowBlock query rows of one head against its keys. Strides count elements between rows; rows are contiguous.
+// Rows of a storage type: element (i, c) is the c-th after data + i * stride.
+struct StoredRows {
+  const void* data;
+  std::int64_t stride;
+  Type type;
+};
+
+// A mask or bias of one head as (rows, keys), strides free. data null: there is none.
+struct DenseTerm {
+  const void* data = nullptr;
+  std::int64_t row_stride = 0, key_stride = 0;
+  Type type = Type::float32;  // of a bias
+};
+
+// What becomes of a score after scaling. All numbers are in the unit of the scores: units of log 2 for the softmax.
+template <class T>
+struct ScoreTerms {
+  T cap = 0;                       // score = cap tanh(score), the scale being that of score / cap; 0: none
+  T slope = 0;                     // ALiBi: slope |position - key| is added; 0: none
+  const T* by_distance = nullptr;  // what is added at distance key - position from -max_distance to max_distance
+  std::int64_t max_distance = 0;   // farther keys get what the ends get
+  std::int64_t position = 0;       // of the first row
+  DenseTerm bias, keep, drop;      // bias: bias_unit * bias is added, -inf hides; keep, drop: bytes
+  T bias_unit = 1;
+  T bias_floor = 0;  // a lower finite bias counts as this one, whose product with bias_unit is still finite
+
+  bool dense() const { return bias.data || keep.data || drop.data; }
+  bool any() const { return cap != 0 || slope != 0 || by_distance || dense(); }
+};
+
+// What a task needs beside its rows, for the size of its scratch.
+struct TaskNeeds {
+  std::int64_t head_dim, value_dim;
+  Type type;  // of q, k, v and out
+  bool bias = false, masks = false, distances = false;
+  bool bias_staged = false;  // a bias that must be converted or gathered first
+  bool weights = false;
+};
+
+// Up to kRowBlock query rows of one head against the keys of their sequence.
 template <class T>
 struct AttentionTask {
-  const T* q;  // (rows, head_dim)
-  const T* k;  // (kv_len, head_dim)
-  const T* v;  // (kv_len, value_dim)
-  T* out;      // (rows, value_dim)
-  std::int64_t q_stride, k_stride, v_stride, out_stride;
+  StoredRows q;  // (rows, head_dim)
+  StoredRows k;  // (kv_len, head_dim), from the first key of the sequence
+  StoredRows v;  // (kv_len, value_dim)
+  void* out;     // (rows, value_dim), of q's type
+  std::int64_t out_stride;
   T* lse;  // (rows) or null
   std::int64_t lse_stride;
   T* row_max;               // (rows) or null: the largest visible score in units of log 2, for weights_task
-  T* row_sum;               // (rows) or null: the sum of 2^(score - row_max)
+  T* row_sum;               // (rows) or null: the sum of 2^(score - row_max); 1 for rows that see no key
   const KeyRange* visible;  // (rows)
+  std::int64_t kv_len;      // valid keys of the sequence
+  // What this worker knows of blocks of values in this call: (block_id << 1 | all finite) + 2 at place block_id /
+  // kKeyBlock mod entries, or 0. block_id: first_block_id + the block's first key, no two blocks having the same.
+  std::uint64_t* finite;
+  std::int64_t finite_entries;  // 0: nothing is remembered
+  std::uint64_t first_block_id;
   int rows, head_dim, value_dim;
-  double scale;
+  T scale;  // of the products, in the unit of the scores
+  ScoreTerms<T> terms;
+  bool has_sink;
+  double sink;  // a logit
+  TaskNeeds needs;
   T* scratch;  // attention_scratch_elements()
 };
 
-// The weights of the same rows, from the row_max and row_sum that the attention task left.
-//   weights (rows, kv_len) = factor * weight, added to what stands there when add is set
+// Where weights go: element (row, key) at data[row * row_stride + key * key_stride]. data null: nowhere.
+template <class T>
+struct WeightsOutput {
+  T* data = nullptr;
+  std::int64_t row_stride = 0, key_stride = 0;
+};
+
+// The scores or weights of the same rows over the keys [0, kv_len) of their batch entry.
+//   per_head = x    mean = or += x * mean_factor    norm_weighted = or += x * norms, added when add is set
 template <class T>
 struct WeightsTask {
-  AttentionTask<T> attention;
-  std::int64_t kv_len;
-  T* weights;
-  std::int64_t weights_stride;
-  std::int64_t key_stride;
-  T factor;
+  AttentionTask<T> attention;  // normalised: with the row_max and row_sum that its task left
+  bool normalised;
+  T hidden;                             // what stands for keys that the row does not see
+  std::int64_t kv_len, k_begin, k_len;  // columns; the first of the sequence's keys; their number
+  WeightsOutput<T> per_head, mean, norm_weighted;
+  T mean_factor;
+  const T* norms;  // (kv_len) with a stride
+  std::int64_t norms_stride;
   bool add;
+};
+
+// Joins rows of two attentions: see merge().
+template <class T>
+struct MergeTask {
+  const T *out_a, *out_b;
+  T* out;
+  std::int64_t a_stride, b_stride, out_stride;
+  const T *lse_a, *lse_b;
+  T* lse;
+  std::int64_t lse_a_stride, lse_b_stride, lse_stride;
+  std::int64_t rows, value_dim;
 };
 
 // A block of C = A B: rows [0, rows) x columns [0, columns), columns at most kRowBlock.
@@ -62,12 +134,21 @@ struct MatmulTask {
   std::int64_t a_stride, b_inner_stride, b_column_stride, c_stride;
   std::int64_t rows, inner;
   int columns;
-  T* scratch;  // kMatmulScratch elements
+  T* scratch;       // kMatmulScratch elements; not touched where b is packed
+  const T* packed;  // b as lines of kRowBlock columns, zeros after the last (b is then not read); or null
+  const T* bias;    // (columns), added to each row after its sum; or null
 };
 constexpr std::size_t kMatmulScratch = static_cast<std::size_t>(kInnerBlock) * kRowBlock;
 
-constexpr std::size_t attention_scratch_elements(std::int64_t head_dim, std::int64_t value_dim) {
-  return static_cast<std::size_t>(kRowBlock) * static_cast<std::size_t>(head_dim + value_dim + kKeyBlock + 8);
+// Where a task keeps what, in lines of kRowBlock elements and rows of other widths. RowState takes them in this order.
+constexpr int kMaskWords = kKeyBlock / 32;                                           // lines of bits
+constexpr int kDistanceLines = (kKeyBlock + kRowBlock - 1 + kRowBlock) / kRowBlock;  // a block's distances, overlapping
+constexpr std::size_t attention_scratch_elements(const TaskNeeds& needs) {
+  const bool widened = needs.type == Type::bfloat16 || needs.type == Type::float16;
+  const std::int64_t lines = needs.head_dim + needs.value_dim + kKeyBlock + 9 + (needs.bias ? kKeyBlock : 0) +
+                             (needs.masks ? kMaskWords : 0) + (needs.distances ? kDistanceLines : 0) +
+                             (needs.bias_staged || needs.weights ? kKeyBlock : 0);
+  return static_cast<std::size_t>(lines * kRowBlock + (widened ? kKeyBlock * (needs.head_dim + needs.value_dim) : 0));
 }
 
 // The entry points of a target for one element type.
@@ -75,8 +156,12 @@ template <class T>
 struct Kernels {
   void (*attention)(const AttentionTask<T>&) noexcept;
   void (*weights)(const WeightsTask<T>&) noexcept;
+  void (*merge)(const MergeTask<T>&) noexcept;
   void (*matmul)(const MatmulTask<T>&) noexcept;
   void (*map)(MathFunction, const T* in, T* out, std::int64_t count) noexcept;
+  void (*rotate)(const RotaryTask<T>&) noexcept;
+  void (*normalise)(const NormTask<T>&) noexcept;
+  void (*lengths)(const LengthTask<T>&) noexcept;
 };
 
 struct KernelTable {

@@ -2,6 +2,7 @@
 // Target avx2: the kernels for AVX2 with FMA.
 #if defined(__x86_64__)
 
+#include <cpuid.h>
 #include <immintrin.h>
 
 #include "kernels/region.hpp"
@@ -9,7 +10,7 @@
 #include "kernels/table.hpp"
 
 // No header is included below this line: only .inl.hpp files, which include nothing.
-MULTIHEAD_REGION_BEGIN("avx2,fma")
+MULTIHEAD_REGION_BEGIN("avx2,fma,f16c")
 namespace multihead::avx2 {
 namespace {
 // clang-format off
@@ -18,9 +19,16 @@ namespace {
 #include "kernels/math.inl.hpp"
 #include "kernels/math_arrays.inl.hpp"
 #include "kernels/panel.inl.hpp"
+#include "kernels/convert.inl.hpp"
 #include "kernels/matmul.inl.hpp"
+#include "kernels/rotary.inl.hpp"
+#include "kernels/norm.inl.hpp"
 #include "kernels/attention.inl.hpp"
+#include "kernels/walk.inl.hpp"
+#include "kernels/score_terms.inl.hpp"
 #include "kernels/attention_task.inl.hpp"
+#include "kernels/weights_task.inl.hpp"
+#include "kernels/merge.inl.hpp"
 // clang-format on
 }  // namespace
 }  // namespace multihead::avx2
@@ -29,7 +37,12 @@ MULTIHEAD_REGION_END
 namespace multihead {
 
 namespace {
-bool available() noexcept { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+// Not every compiler's __builtin_cpu_supports knows f16c.
+bool has_f16c() noexcept {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+bool available() noexcept { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(); }
 }  // namespace
 
 const KernelTable avx2_table{
@@ -37,8 +50,10 @@ const KernelTable avx2_table{
     available,
     "4 keys x 24 queries",
     "4 keys x 12 queries",
-    {avx2::attention_task<float>, avx2::weights_task<float>, avx2::matmul_task<float>, avx2::map_function<float>},
-    {avx2::attention_task<double>, avx2::weights_task<double>, avx2::matmul_task<double>, avx2::map_function<double>},
+    {avx2::attention_task<float>, avx2::weights_task<float>, avx2::merge_task<float>, avx2::matmul_task<float>,
+     avx2::map_function<float>, avx2::rotary_task<float>, avx2::norm_task<float>, avx2::length_task<float>},
+    {avx2::attention_task<double>, avx2::weights_task<double>, avx2::merge_task<double>, avx2::matmul_task<double>,
+     avx2::map_function<double>, avx2::rotary_task<double>, avx2::norm_task<double>, avx2::length_task<double>},
 };
 
 }  // namespace multihead

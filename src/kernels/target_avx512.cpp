@@ -24,9 +24,16 @@ namespace {
 #include "kernels/math.inl.hpp"
 #include "kernels/math_arrays.inl.hpp"
 #include "kernels/panel.inl.hpp"
+#include "kernels/convert.inl.hpp"
 #include "kernels/matmul.inl.hpp"
+#include "kernels/rotary.inl.hpp"
+#include "kernels/norm.inl.hpp"
 #include "kernels/attention.inl.hpp"
+#include "kernels/walk.inl.hpp"
+#include "kernels/score_terms.inl.hpp"
 #include "kernels/attention_task.inl.hpp"
+#include "kernels/weights_task.inl.hpp"
+#include "kernels/merge.inl.hpp"
 // clang-format on
 }  // namespace
 }  // namespace multihead::avx512
@@ -46,10 +53,11 @@ const KernelTable avx512_table{
     available,
     "8 keys x 48 queries",
     "8 keys x 24 queries",
-    {avx512::attention_task<float>, avx512::weights_task<float>, avx512::matmul_task<float>,
-     avx512::map_function<float>},
-    {avx512::attention_task<double>, avx512::weights_task<double>, avx512::matmul_task<double>,
-     avx512::map_function<double>},
+    {avx512::attention_task<float>, avx512::weights_task<float>, avx512::merge_task<float>, avx512::matmul_task<float>,
+     avx512::map_function<float>, avx512::rotary_task<float>, avx512::norm_task<float>, avx512::length_task<float>},
+    {avx512::attention_task<double>, avx512::weights_task<double>, avx512::merge_task<double>,
+     avx512::matmul_task<double>, avx512::map_function<double>, avx512::rotary_task<double>, avx512::norm_task<double>,
+     avx512::length_task<double>},
 };
 
 }  // namespace multihead

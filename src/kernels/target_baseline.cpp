@@ -12,9 +12,16 @@ namespace {
 #include "kernels/math.inl.hpp"
 #include "kernels/math_arrays.inl.hpp"
 #include "kernels/panel.inl.hpp"
+#include "kernels/convert.inl.hpp"
 #include "kernels/matmul.inl.hpp"
+#include "kernels/rotary.inl.hpp"
+#include "kernels/norm.inl.hpp"
 #include "kernels/attention.inl.hpp"
+#include "kernels/walk.inl.hpp"
+#include "kernels/score_terms.inl.hpp"
 #include "kernels/attention_task.inl.hpp"
+#include "kernels/weights_task.inl.hpp"
+#include "kernels/merge.inl.hpp"
 // clang-format on
 }  // namespace
 }  // namespace multihead::baseline
@@ -30,10 +37,12 @@ const KernelTable baseline_table{
     available,
     "4 keys x 8 queries",
     "4 keys x 4 queries",
-    {baseline::attention_task<float>, baseline::weights_task<float>, baseline::matmul_task<float>,
-     baseline::map_function<float>},
-    {baseline::attention_task<double>, baseline::weights_task<double>, baseline::matmul_task<double>,
-     baseline::map_function<double>},
+    {baseline::attention_task<float>, baseline::weights_task<float>, baseline::merge_task<float>,
+     baseline::matmul_task<float>, baseline::map_function<float>, baseline::rotary_task<float>,
+     baseline::norm_task<float>, baseline::length_task<float>},
+    {baseline::attention_task<double>, baseline::weights_task<double>, baseline::merge_task<double>,
+     baseline::matmul_task<double>, baseline::map_function<double>, baseline::rotary_task<double>,
+     baseline::norm_task<double>, baseline::length_task<double>},
 };
 
 }  // namespace multihead

@@ -16,9 +16,16 @@ namespace {
 #include "kernels/math.inl.hpp"
 #include "kernels/math_arrays.inl.hpp"
 #include "kernels/panel.inl.hpp"
+#include "kernels/convert.inl.hpp"
 #include "kernels/matmul.inl.hpp"
+#include "kernels/rotary.inl.hpp"
+#include "kernels/norm.inl.hpp"
 #include "kernels/attention.inl.hpp"
+#include "kernels/walk.inl.hpp"
+#include "kernels/score_terms.inl.hpp"
 #include "kernels/attention_task.inl.hpp"
+#include "kernels/weights_task.inl.hpp"
+#include "kernels/merge.inl.hpp"
 // clang-format on
 }  // namespace
 }  // namespace multihead::neon
@@ -34,8 +41,10 @@ const KernelTable neon_table{
     available,
     "8 keys x 12 queries",
     "8 keys x 6 queries",
-    {neon::attention_task<float>, neon::weights_task<float>, neon::matmul_task<float>, neon::map_function<float>},
-    {neon::attention_task<double>, neon::weights_task<double>, neon::matmul_task<double>, neon::map_function<double>},
+    {neon::attention_task<float>, neon::weights_task<float>, neon::merge_task<float>, neon::matmul_task<float>,
+     neon::map_function<float>, neon::rotary_task<float>, neon::norm_task<float>, neon::length_task<float>},
+    {neon::attention_task<double>, neon::weights_task<double>, neon::merge_task<double>, neon::matmul_task<double>,
+     neon::map_function<double>, neon::rotary_task<double>, neon::norm_task<double>, neon::length_task<double>},
 };
 
 }  // namespace multihead

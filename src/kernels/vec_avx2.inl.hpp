@@ -10,6 +10,12 @@ constexpr int kTileVecs = 3;
 alignas(64) constexpr int kFirstLanes[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
 alignas(64) constexpr long long kFirstWideLanes[8] = {-1, -1, -1, -1, 0, 0, 0, 0};
 
+// Bit i is set where byte i of 32 is not zero.
+MULTIHEAD_INLINE std::uint32_t nonzero_bytes(const std::uint8_t* p) {
+  const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return ~static_cast<std::uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(bytes, _mm256_setzero_si256())));
+}
+
 template <class T>
 struct Vec;
 
@@ -27,6 +33,13 @@ struct Vec<float> {
   static MULTIHEAD_INLINE Vec splat(float x) { return {_mm256_set1_ps(x)}; }
   static MULTIHEAD_INLINE Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
   static MULTIHEAD_INLINE Vec load_first(const float* p, int n) { return {_mm256_maskload_ps(p, first(n))}; }
+  static MULTIHEAD_INLINE Vec load_bfloat16(const void* p) {
+    const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(wide, 16))};
+  }
+  static MULTIHEAD_INLINE Vec load_float16(const void* p) {
+    return {_mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p)))};
+  }
   MULTIHEAD_INLINE void store(float* p) const { _mm256_storeu_ps(p, r); }
   MULTIHEAD_INLINE void store_first(float* p, int n) const { _mm256_maskstore_ps(p, first(n), r); }
   friend MULTIHEAD_INLINE Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.r, b.r)}; }
@@ -40,6 +53,11 @@ struct Vec<float> {
   friend MULTIHEAD_INLINE Mask operator==(Vec a, Vec b) { return {_mm256_cmp_ps(a.r, b.r, _CMP_EQ_OQ)}; }
   static MULTIHEAD_INLINE Mask both(Mask a, Mask b) { return {_mm256_and_ps(a.r, b.r)}; }
   static MULTIHEAD_INLINE bool any(Mask m) { return _mm256_movemask_ps(m.r) != 0; }
+  static MULTIHEAD_INLINE Mask test(Vec bits, int bit) {
+    const __m256i wanted = _mm256_set1_epi32(static_cast<int>(1u << bit));
+    const __m256i found = _mm256_and_si256(_mm256_castps_si256(bits.r), wanted);
+    return {_mm256_castsi256_ps(_mm256_cmpeq_epi32(found, wanted))};
+  }
   static MULTIHEAD_INLINE Vec select(Mask m, Vec a, Vec b) { return {_mm256_blendv_ps(b.r, a.r, m.r)}; }
   friend MULTIHEAD_INLINE Vec operator&(Vec a, Vec b) { return {_mm256_and_ps(a.r, b.r)}; }
   friend MULTIHEAD_INLINE Vec operator|(Vec a, Vec b) { return {_mm256_or_ps(a.r, b.r)}; }
@@ -88,6 +106,11 @@ struct Vec<double> {
   friend MULTIHEAD_INLINE Mask operator==(Vec a, Vec b) { return {_mm256_cmp_pd(a.r, b.r, _CMP_EQ_OQ)}; }
   static MULTIHEAD_INLINE Mask both(Mask a, Mask b) { return {_mm256_and_pd(a.r, b.r)}; }
   static MULTIHEAD_INLINE bool any(Mask m) { return _mm256_movemask_pd(m.r) != 0; }
+  static MULTIHEAD_INLINE Mask test(Vec bits, int bit) {
+    const __m256i wanted = _mm256_set1_epi64x(std::int64_t{1} << bit);
+    const __m256i found = _mm256_and_si256(_mm256_castpd_si256(bits.r), wanted);
+    return {_mm256_castsi256_pd(_mm256_cmpeq_epi64(found, wanted))};
+  }
   static MULTIHEAD_INLINE Vec select(Mask m, Vec a, Vec b) { return {_mm256_blendv_pd(b.r, a.r, m.r)}; }
   friend MULTIHEAD_INLINE Vec operator&(Vec a, Vec b) { return {_mm256_and_pd(a.r, b.r)}; }
   friend MULTIHEAD_INLINE Vec operator|(Vec a, Vec b) { return {_mm256_or_pd(a.r, b.r)}; }

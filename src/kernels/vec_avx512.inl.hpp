@@ -6,6 +6,12 @@ constexpr Target kTarget = Target::avx512;
 constexpr int kTileBroadcasts = 8;  // 8 x 3 accumulators, 3 operands: 27 of 32 registers
 constexpr int kTileVecs = 3;
 
+// Bit i is set where byte i of 32 is not zero.
+MULTIHEAD_INLINE std::uint32_t nonzero_bytes(const std::uint8_t* p) {
+  const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return _mm256_test_epi8_mask(bytes, bytes);
+}
+
 template <class T>
 struct Vec;
 
@@ -19,6 +25,13 @@ struct Vec<float> {
   static MULTIHEAD_INLINE Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
   static MULTIHEAD_INLINE Vec load_first(const float* p, int n) {
     return {_mm512_maskz_loadu_ps(static_cast<Mask>((1u << n) - 1u), p)};
+  }
+  static MULTIHEAD_INLINE Vec load_bfloat16(const void* p) {
+    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
+  }
+  static MULTIHEAD_INLINE Vec load_float16(const void* p) {
+    return {_mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)))};
   }
   MULTIHEAD_INLINE void store(float* p) const { _mm512_storeu_ps(p, r); }
   MULTIHEAD_INLINE void store_first(float* p, int n) const {
@@ -35,6 +48,9 @@ struct Vec<float> {
   friend MULTIHEAD_INLINE Mask operator==(Vec a, Vec b) { return _mm512_cmp_ps_mask(a.r, b.r, _CMP_EQ_OQ); }
   static MULTIHEAD_INLINE Mask both(Mask a, Mask b) { return static_cast<Mask>(a & b); }
   static MULTIHEAD_INLINE bool any(Mask m) { return m != 0; }
+  static MULTIHEAD_INLINE Mask test(Vec bits, int bit) {
+    return _mm512_test_epi32_mask(_mm512_castps_si512(bits.r), _mm512_set1_epi32(static_cast<int>(1u << bit)));
+  }
   static MULTIHEAD_INLINE Vec select(Mask m, Vec a, Vec b) { return {_mm512_mask_blend_ps(m, b.r, a.r)}; }
   friend MULTIHEAD_INLINE Vec operator&(Vec a, Vec b) { return {_mm512_and_ps(a.r, b.r)}; }
   friend MULTIHEAD_INLINE Vec operator|(Vec a, Vec b) { return {_mm512_or_ps(a.r, b.r)}; }
@@ -85,6 +101,9 @@ struct Vec<double> {
   friend MULTIHEAD_INLINE Mask operator==(Vec a, Vec b) { return _mm512_cmp_pd_mask(a.r, b.r, _CMP_EQ_OQ); }
   static MULTIHEAD_INLINE Mask both(Mask a, Mask b) { return static_cast<Mask>(a & b); }
   static MULTIHEAD_INLINE bool any(Mask m) { return m != 0; }
+  static MULTIHEAD_INLINE Mask test(Vec bits, int bit) {
+    return _mm512_test_epi64_mask(_mm512_castpd_si512(bits.r), _mm512_set1_epi64(std::int64_t{1} << bit));
+  }
   static MULTIHEAD_INLINE Vec select(Mask m, Vec a, Vec b) { return {_mm512_mask_blend_pd(m, b.r, a.r)}; }
   friend MULTIHEAD_INLINE Vec operator&(Vec a, Vec b) { return {_mm512_and_pd(a.r, b.r)}; }
   friend MULTIHEAD_INLINE Vec operator|(Vec a, Vec b) { return {_mm512_or_pd(a.r, b.r)}; }

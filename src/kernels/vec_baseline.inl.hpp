@@ -9,11 +9,26 @@
 //   < <= == both any select     comparisons with NaN are false; select(m, a, b) is a where m holds
 //   & | ^ shift_left<N> ..      on the bits
 //   times_pow2(p, biased, n)    p * 2^n; n integral with 2^n normal, biased holds n + exponent bias in its low bits
+//   test(bits, n)               where bit n of a lane is set
+//   load_bfloat16, load_float16 kLanes elements of two bytes, exactly (float only)
 //   zip_low, zip_high           a0 b0 a1 b1 ..: the lower and the upper half of both, interleaved
 
 constexpr Target kTarget = Target::baseline;
 constexpr int kTileBroadcasts = 4;  // 4 x 2 accumulators, 2 operands, broadcast and product: 12 of 16 registers
 constexpr int kTileVecs = 2;
+
+// Bit i is set where byte i of 32 is not zero: each byte is folded to its lowest bit, and a product gathers eight.
+MULTIHEAD_INLINE std::uint32_t nonzero_bytes(const std::uint8_t* p) {
+  std::uint32_t bits = 0;
+  for (int word = 0; word < 4; ++word) {
+    std::uint64_t x;
+    __builtin_memcpy(&x, p + 8 * word, sizeof x);
+    x |= x >> 4, x |= x >> 2, x |= x >> 1;
+    x &= 0x0101010101010101u;
+    bits |= static_cast<std::uint32_t>((x * 0x0102040810204080u) >> 56) << (8 * word);
+  }
+  return bits;
+}
 
 template <class T, class Bits>
 struct Vec16 {
@@ -36,6 +51,14 @@ struct Vec16 {
     for (int i = 0; i < n; ++i) lanes[i] = p[i];
     return load(lanes);
   }
+  static MULTIHEAD_INLINE Vec16 load_bfloat16(const void* p) { return widened<BFloat16>(p); }
+  static MULTIHEAD_INLINE Vec16 load_float16(const void* p) { return widened<Float16>(p); }
+  template <class Stored>
+  static MULTIHEAD_INLINE Vec16 widened(const void* p) {
+    T lanes[kLanes];
+    for (int i = 0; i < kLanes; ++i) lanes[i] = static_cast<float>(static_cast<const Stored*>(p)[i]);
+    return load(lanes);
+  }
   MULTIHEAD_INLINE void store(T* p) const { __builtin_memcpy(p, &r, sizeof r); }
   MULTIHEAD_INLINE void store_first(T* p, int n) const {
     T lanes[kLanes];
@@ -56,6 +79,10 @@ struct Vec16 {
     Bits found = 0;
     for (int i = 0; i < kLanes; ++i) found |= m.r[i];
     return found != 0;
+  }
+  static MULTIHEAD_INLINE Mask test(Vec16 bits, int bit) {
+    const Words wanted = (Bits{1} << bit) - Words{};
+    return {(Words)(((Words)bits.r & wanted) == wanted)};
   }
   static MULTIHEAD_INLINE Vec16 select(Mask m, Vec16 a, Vec16 b) {
     return {(Lanes)(((Words)a.r & m.r) | ((Words)b.r & ~m.r))};

@@ -6,6 +6,19 @@ constexpr Target kTarget = Target::neon;
 constexpr int kTileBroadcasts = 8;  // 8 x 3 accumulators, 3 operands, 1 or 2 broadcasts: 29 of 32 registers
 constexpr int kTileVecs = 3;
 
+// Bit i is set where byte i of 32 is not zero: each byte is folded to its lowest bit, and a product gathers eight.
+MULTIHEAD_INLINE std::uint32_t nonzero_bytes(const std::uint8_t* p) {
+  std::uint32_t bits = 0;
+  for (int word = 0; word < 4; ++word) {
+    std::uint64_t x;
+    __builtin_memcpy(&x, p + 8 * word, sizeof x);
+    x |= x >> 4, x |= x >> 2, x |= x >> 1;
+    x &= 0x0101010101010101u;
+    bits |= static_cast<std::uint32_t>((x * 0x0102040810204080u) >> 56) << (8 * word);
+  }
+  return bits;
+}
+
 template <class T>
 struct Vec;
 
@@ -24,6 +37,12 @@ struct Vec<float> {
     for (int i = 0; i < n; ++i) lanes[i] = p[i];
     return load(lanes);
   }
+  static MULTIHEAD_INLINE Vec load_bfloat16(const void* p) {
+    return from_bits(vshll_n_u16(vld1_u16(static_cast<const std::uint16_t*>(p)), 16));
+  }
+  static MULTIHEAD_INLINE Vec load_float16(const void* p) {
+    return {vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(static_cast<const std::uint16_t*>(p))))};
+  }
   MULTIHEAD_INLINE void store(float* p) const { vst1q_f32(p, r); }
   MULTIHEAD_INLINE void store_first(float* p, int n) const {
     float lanes[kLanes];
@@ -41,6 +60,7 @@ struct Vec<float> {
   friend MULTIHEAD_INLINE Mask operator==(Vec a, Vec b) { return {vceqq_f32(a.r, b.r)}; }
   static MULTIHEAD_INLINE Mask both(Mask a, Mask b) { return {vandq_u32(a.r, b.r)}; }
   static MULTIHEAD_INLINE bool any(Mask m) { return vmaxvq_u32(m.r) != 0; }
+  static MULTIHEAD_INLINE Mask test(Vec a, int bit) { return {vtstq_u32(bits(a), vdupq_n_u32(1u << bit))}; }
   static MULTIHEAD_INLINE Vec select(Mask m, Vec a, Vec b) { return {vbslq_f32(m.r, a.r, b.r)}; }
   static MULTIHEAD_INLINE uint32x4_t bits(Vec a) { return vreinterpretq_u32_f32(a.r); }
   static MULTIHEAD_INLINE Vec from_bits(uint32x4_t a) { return {vreinterpretq_f32_u32(a)}; }
@@ -92,6 +112,9 @@ struct Vec<double> {
   friend MULTIHEAD_INLINE Mask operator==(Vec a, Vec b) { return {vceqq_f64(a.r, b.r)}; }
   static MULTIHEAD_INLINE Mask both(Mask a, Mask b) { return {vandq_u64(a.r, b.r)}; }
   static MULTIHEAD_INLINE bool any(Mask m) { return (vgetq_lane_u64(m.r, 0) | vgetq_lane_u64(m.r, 1)) != 0; }
+  static MULTIHEAD_INLINE Mask test(Vec a, int bit) {
+    return {vtstq_u64(bits(a), vdupq_n_u64(std::uint64_t{1} << bit))};
+  }
   static MULTIHEAD_INLINE Vec select(Mask m, Vec a, Vec b) { return {vbslq_f64(m.r, a.r, b.r)}; }
   static MULTIHEAD_INLINE uint64x2_t bits(Vec a) { return vreinterpretq_u64_f64(a.r); }
   static MULTIHEAD_INLINE Vec from_bits(uint64x2_t a) { return {vreinterpretq_f64_u64(a)}; }

@@ -7,8 +7,10 @@
 #include "core/parallel.hpp"
 #include "core/scratch.hpp"
 #include "core/validate.hpp"
-#include "kernels/attention.hpp"
 #include "kernels/matmul.hpp"
+#include "kernels/operands.hpp"
+#include "kernels/schedule.hpp"
+#include "kernels/weights.hpp"
 #include "multihead/layer.hpp"
 
 namespace multihead {
@@ -23,8 +25,13 @@ struct Extents {
   AttentionShape attention(Type type) const { return {type, 1, heads, heads, n, n, qk_width / heads, v_width / heads}; }
 };
 
-template <class T>
-constexpr Type kType = sizeof(T) == sizeof(float) ? Type::float32 : Type::float64;
+AttentionOptions attention_options(const LayerOptions& options) {
+  AttentionOptions attention;
+  attention.threads = options.threads;
+  attention.parallel_for = options.parallel_for;
+  attention.target = options.target;
+  return attention;
+}
 
 // Where one call keeps what lies between X and the output.
 template <class T>
@@ -33,9 +40,17 @@ struct Buffers {
   T* concat;                // (n, v_width)
   T *row_max, *row_sum;     // (heads, n), only where weights are asked for
   std::byte* task_scratch;  // for each worker
+  std::byte* weights_pass;  // only where weights are asked for
 
   static std::size_t worker_bytes(const Extents& e) {
-    return std::max(attention_task_scratch(e.attention(kType<T>)), product_scratch<T>());
+    const TaskNeeds needs{.head_dim = e.qk_width / e.heads, .value_dim = e.v_width / e.heads, .type = kTypeOf<T>};
+    return std::max(round_to_line(attention_scratch_elements(needs) * sizeof(T)), product_scratch<T>());
+  }
+  // Of a pass over all rows; each head by itself is the most it may take.
+  static std::size_t pass_bytes(const Extents& e, int threads, bool weights) {
+    AttentionOptions options;
+    options.threads = threads;
+    return weights ? WeightsPass<T>(e.attention(kTypeOf<T>), options, {}).bytes() : 0;
   }
   // As many as the widest step has tasks for.
   static std::size_t workers(const Extents& e, int threads) {
@@ -49,7 +64,7 @@ struct Buffers {
       return round_to_line(static_cast<std::size_t>(elements) * sizeof(T));
     };
     return 2 * lines(e.n * e.qk_width) + 2 * lines(e.n * e.v_width) + (weights ? 2 * lines(e.heads * e.n) : 0) +
-           workers(e, threads) * worker_bytes(e);
+           workers(e, threads) * worker_bytes(e) + pass_bytes(e, threads, weights);
   }
   Buffers(Scratch& scratch, const Extents& e, int threads, bool weights) {
     const auto take = [&](std::int64_t elements) { return scratch.take<T>(static_cast<std::size_t>(elements)); };
@@ -58,6 +73,7 @@ struct Buffers {
     row_max = weights ? take(e.heads * e.n) : nullptr;
     row_sum = weights ? take(e.heads * e.n) : nullptr;
     task_scratch = scratch.take<std::byte>(workers(e, threads) * worker_bytes(e));
+    weights_pass = scratch.take<std::byte>(pass_bytes(e, threads, weights));
   }
 };
 
@@ -66,12 +82,6 @@ template <class T>
 View4<T> split_heads(T* data, std::int64_t n, std::int64_t heads, std::int64_t all) {
   const std::int64_t width = all / heads;
   return {data, {1, heads, n, width}, {n * all, width, all, 1}};
-}
-
-// A view without extents asks for nothing; a null one with extents is an error that check_view finds.
-template <class T, int Rank>
-bool asked(const View<T, Rank>& view) {
-  return view.data() || !view.empty();
 }
 
 void check_matrix(const char* function, const Operand& matrix) {
@@ -140,37 +150,17 @@ void check_weights_out(const char* function, const HeadWeights<T>& weights, cons
   check_apart(function, operand("weights.mean", weights.mean), operand("weights.per_head", weights.per_head));
 }
 
-// The weights in a pass of their own: rows in parallel, heads in ascending order, so that the mean has one order.
+// (heads, n, n) as a batch of one.
 template <class T>
-void run_weights(const AttentionCall<T>& call, const Extents& e, const AttentionOptions& options,
-                 const KernelTable& table, const HeadWeights<T>& weights, std::byte* scratch) {
-  const AttentionShape shape = e.attention(kType<T>);
-  const FloatMode mode;
-  const double scale = default_scale(shape.head_dim);
-  const std::size_t task_bytes = Buffers<T>::worker_bytes(e);
-  const std::int64_t blocks = (e.n + kRowBlock - 1) / kRowBlock;
-  parallel_for(blocks, options.threads, options.parallel_for, [&](int worker, std::int64_t block) {
-    const std::int64_t row = block * kRowBlock;
-    KeyRange visible[kRowBlock];
-    std::fill_n(visible, kRowBlock, KeyRange{0, e.n});
-    for (std::int64_t h = 0; h < e.heads; ++h) {
-      WeightsTask<T> task{task_of(call, shape, scale, h, row), e.n, nullptr, 0, 0, 1, false};
-      task.attention.visible = visible;
-      task.attention.scratch = reinterpret_cast<T*>(scratch + static_cast<std::size_t>(worker) * task_bytes);
-      if (weights.per_head.data()) {
-        task.weights = &weights.per_head(h, row, 0);
-        task.weights_stride = weights.per_head.stride(1), task.key_stride = weights.per_head.stride(2);
-        table.kernels<T>().weights(task);
-      }
-      if (weights.mean.data()) {
-        task.weights = &weights.mean(row, 0);
-        task.weights_stride = weights.mean.stride(0), task.key_stride = weights.mean.stride(1);
-        task.factor = T(1) / static_cast<T>(e.heads);
-        task.add = h > 0;
-        table.kernels<T>().weights(task);
-      }
-    }
-  });
+WeightsRequest<T> request_of(const HeadWeights<T>& weights, std::int64_t n) {
+  WeightsRequest<T> request;
+  const View3<T>& heads = weights.per_head;
+  if (heads.data())
+    request.per_head =
+        View4<T>(heads.data(), {1, heads.extent(0), n, n}, {0, heads.stride(0), heads.stride(1), heads.stride(2)});
+  const MatrixView<T>& mean = weights.mean;
+  if (mean.data()) request.mean = View3<T>(mean.data(), {1, n, n}, {0, mean.stride(0), mean.stride(1)});
+  return request;
 }
 
 // Everything between X and the concatenated heads, (n, v_width), which it writes to concat.
@@ -186,18 +176,20 @@ void run_heads(const Projections<T>& in, const Extents& e, const LayerOptions& o
 
   const std::int64_t value_dim = e.v_width / e.heads;
   const View4<T> heads_out(concat.data(), {1, e.heads, e.n, value_dim}, {0, value_dim, concat.stride(0), 1});
-  const AttentionCall<T> call{split_heads<const T>(buffers.q, e.n, e.heads, e.qk_width),
-                              split_heads<const T>(buffers.k, e.n, e.heads, e.qk_width),
-                              split_heads<const T>(buffers.v, e.n, e.heads, e.v_width),
-                              heads_out,
-                              {},
-                              buffers.row_max,
-                              buffers.row_sum};
-  AttentionOptions attention;
-  attention.threads = options.threads;
-  attention.parallel_for = options.parallel_for;
-  run_attention(call, e.attention(kType<T>), attention, table, buffers.task_scratch);
-  if (buffers.row_max) run_weights(call, e, attention, table, weights, buffers.task_scratch);
+  AttentionCall<T> call;
+  call.q = StoredTensor(split_heads<const T>(buffers.q, e.n, e.heads, e.qk_width));
+  call.k = StoredTensor(split_heads<const T>(buffers.k, e.n, e.heads, e.qk_width));
+  call.v = StoredTensor(split_heads<const T>(buffers.v, e.n, e.heads, e.v_width));
+  call.out = StoredTensor(heads_out);
+  call.row_max = buffers.row_max, call.row_sum = buffers.row_sum;
+  const AttentionShape shape = e.attention(kTypeOf<T>);
+  const AttentionOptions attention = attention_options(options);
+  Schedule<T>(shape, attention).run(call, table, buffers.task_scratch);
+  if (!buffers.row_max) return;
+  const WeightsRequest<T> request = request_of(weights, e.n);
+  WeightsPass<T> pass(shape, attention, request);
+  pass.prepare("multi_head_attention", buffers.weights_pass);
+  pass.run(call, table);
 }
 
 constexpr const char* kMultiHead = "multi_head_attention";

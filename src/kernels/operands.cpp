@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// The rules about extents that must agree and memory that must be apart.
+#include "kernels/operands.hpp"
+
+namespace multihead {
+
+void check_output(const char* function, const Operand& output, std::initializer_list<Operand> inputs,
+                  const AttentionOptions& options) {
+  check_writable(function, output);
+  for (const Operand& input : inputs) check_apart(function, output, input);
+  const auto check_broadcast = [&](const char* name, const BroadcastView& view, std::size_t element) {
+    if (view.data) check_apart(function, output, {name, view.data, element, view.extents, view.strides});
+  };
+  check_broadcast("keep_mask", options.keep_mask.view, 1);
+  check_broadcast("drop_mask", options.drop_mask.view, 1);
+  check_broadcast("bias", options.bias.view, size_of(options.bias.type));
+  const RelativeBias& relative = options.relative_bias;
+  if (relative.data)
+    check_apart(function, output,
+                {"relative_bias", relative.data, size_of(relative.type), relative.extents, relative.strides});
+}
+
+void check_rows_extents(const char* function, const Operand& view, const AttentionShape& shape) {
+  check_view(function, view);
+  check_equal(function, view.name, "has batch", view.extents[0], "q has", shape.batch);
+  check_equal(function, view.name, "has heads", view.extents[1], "q has", shape.heads);
+  check_equal(function, view.name, "has q_len", view.extents[2], "q has", shape.q_len);
+}
+
+void check_operands(const char* function, const AttentionOperands& operands, const AttentionOptions& options) {
+  const auto& [q, k, v, out, lse] = operands;
+  for (const Operand* view : {&q, &k, &v, &out}) {
+    check_view(function, *view);
+    check_contiguous(function, *view);
+  }
+  check_equal(function, "k", "has batch", k.extents[0], "q has", q.extents[0]);
+  check_equal(function, "v", "has batch", v.extents[0], "q has", q.extents[0]);
+  check_equal(function, "k", "has head_dim", k.extents[3], "q has", q.extents[3]);
+  check_equal(function, "v", "has kv_heads", v.extents[1], "k has", k.extents[1]);
+  check_equal(function, "v", "has kv_len", v.extents[2], "k has", k.extents[2]);
+  check_equal(function, "out", "has batch", out.extents[0], "q has", q.extents[0]);
+  check_equal(function, "out", "has heads", out.extents[1], "q has", q.extents[1]);
+  check_equal(function, "out", "has q_len", out.extents[2], "q has", q.extents[2]);
+  check_equal(function, "out", "has value_dim", out.extents[3], "v has", v.extents[3]);
+  check_output(function, out, {q, k, v}, options);
+  if (!lse) return;
+  const AttentionShape rows{.batch = q.extents[0], .heads = q.extents[1], .q_len = q.extents[2]};
+  check_rows_extents(function, *lse, rows);
+  check_output(function, *lse, {q, k, v, out}, options);
+}
+
+}  // namespace multihead

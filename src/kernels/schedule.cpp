@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+// From a call to its tasks: ranges, terms of the scores, and the loop over threads.
+#include "kernels/schedule.hpp"
+
+#include <algorithm>
+#include <limits>
+
+#include "core/parallel.hpp"
+#include "core/scratch.hpp"
+#include "core/validate.hpp"
+
+namespace multihead {
+
+namespace {
+
+// The rows of a sequence and the keys from its first on; broadcast axes have stride 0.
+DenseTerm dense_term(const BroadcastView& view, Type type, std::size_t element, const Sequence& sequence,
+                     std::int64_t head, std::int64_t row) {
+  if (!view.data) return {};
+  const auto stride = [&](std::size_t axis) { return view.extents[axis] == 1 ? 0 : view.strides[axis]; };
+  const std::int64_t place = sequence.batch * stride(0) + head * stride(1) + (sequence.q_begin + row) * stride(2) +
+                             sequence.k_begin * stride(3);
+  return {static_cast<const std::byte*>(view.data) + place * static_cast<std::int64_t>(element), stride(2), stride(3),
+          type};
+}
+
+double element_of(const void* data, Type type, std::int64_t i) {
+  switch (type) {
+    case Type::float32:
+      return static_cast<double>(static_cast<const float*>(data)[i]);
+    case Type::float64:
+      return static_cast<const double*>(data)[i];
+    case Type::bfloat16:
+      return static_cast<double>(static_cast<float>(static_cast<const BFloat16*>(data)[i]));
+    case Type::float16:
+      return static_cast<double>(static_cast<float>(static_cast<const Float16*>(data)[i]));
+  }
+  return 0;
+}
+
+}  // namespace
+
+template <class T>
+Schedule<T>::Schedule(const AttentionShape& shape, const AttentionOptions& options, double unit)
+    : shape_(shape),
+      options_(options),
+      unit_(unit),
+      group_(shape.heads / shape.kv_heads),
+      needs_(needs()),
+      rules_(options),
+      sequences_(shape, options) {
+  const FloatMode mode;
+  const double scale = options_.scale ? *options_.scale : default_scale(shape_.head_dim);
+  scale_ = static_cast<T>(options_.softcap > 0 ? scale / options_.softcap : scale * unit_);
+  cap_ = static_cast<T>(options_.softcap * unit_);
+}
+
+template <class T>
+std::size_t Schedule<T>::distances() const {
+  return options_.relative_bias.given() ? 2 * static_cast<std::size_t>(options_.relative_bias.max_distance) + 1 : 0;
+}
+
+template <class T>
+std::size_t Schedule<T>::table_bytes() const {
+  return sequences_.scratch_bytes() + round_to_line(static_cast<std::size_t>(shape_.heads) * distances() * sizeof(T));
+}
+
+template <class T>
+TaskNeeds Schedule<T>::needs() const {
+  const Bias& bias = options_.bias;
+  const bool plain = bias.type == kTypeOf<T> && bias.view.extents[3] != 1 && bias.view.strides[3] == 1;
+  return {.head_dim = shape_.head_dim,
+          .value_dim = shape_.value_dim,
+          .type = shape_.type,
+          .bias = bias.given(),
+          .masks = options_.keep_mask.given() || options_.drop_mask.given(),
+          .distances = options_.relative_bias.given(),
+          .bias_staged = bias.given() && !plain};
+}
+
+template <class T>
+std::size_t Schedule<T>::task_bytes(bool weights) const {
+  const auto remembered = weights ? 0 : static_cast<std::size_t>(finite_entries()) * sizeof(std::uint64_t);
+  TaskNeeds needs = needs_;
+  needs.weights = weights;
+  return round_to_line(remembered) + round_to_line(attention_scratch_elements(needs) * sizeof(T));
+}
+
+// Where some row may see a block in part and a head has more than one task. Of a fixed number, enough for 65,536 keys,
+// so that scratch does not grow with length.
+template <class T>
+std::int64_t Schedule<T>::finite_entries() const {
+  constexpr std::int64_t kEntries = 512;
+  const bool partial = options_.causal || options_.window.left >= 0 || options_.window.right >= 0 ||
+                       options_.keep_mask.given() || options_.drop_mask.given() || options_.bias.given();
+  return partial && shape_.q_len > kRowBlock ? kEntries : 0;
+}
+
+template <class T>
+void Schedule<T>::prepare(const char* function, std::byte* tables) {
+  sequences_.prepare(function, tables);
+  if (distances() == 0) return;
+  by_distance_ = reinterpret_cast<T*>(tables + sequences_.scratch_bytes());
+  fill_distances();
+}
+
+template <class T>
+void Schedule<T>::fill_distances() {
+  const FloatMode mode;
+  const RelativeBias& relative = options_.relative_bias;
+  const std::int64_t far = relative.max_distance;
+  const auto count = static_cast<std::int64_t>(distances());
+  for (std::int64_t r = -far; r <= far; ++r) {
+    const int bucket = relative_bucket(r, static_cast<int>(relative.extents[0]), relative.bidirectional, far);
+    for (std::int64_t head = 0; head < shape_.heads; ++head) {
+      const std::int64_t at = bucket * relative.strides[0] + head * relative.strides[1];
+      by_distance_[head * count + far + r] = static_cast<T>(element_of(relative.data, relative.type, at) * unit_);
+    }
+  }
+}
+
+template <class T>
+ScoreTerms<T> Schedule<T>::terms(const Sequence& sequence, std::int64_t head, std::int64_t row) const {
+  const auto h = static_cast<std::size_t>(head);
+  ScoreTerms<T> terms;
+  terms.cap = cap_;
+  if (!options_.alibi_slopes.empty()) terms.slope = static_cast<T>(-options_.alibi_slopes[h] * unit_);
+  if (by_distance_) {
+    terms.by_distance = by_distance_ + h * distances();
+    terms.max_distance = options_.relative_bias.max_distance;
+  }
+  terms.position = row + sequence.offset;
+  terms.bias = dense_term(options_.bias.view, options_.bias.type, size_of(options_.bias.type), sequence, head, row);
+  terms.bias_unit = static_cast<T>(unit_);
+  terms.bias_floor = std::numeric_limits<T>::lowest();
+  if (unit_ > 1) terms.bias_floor /= static_cast<T>(unit_ * (1 + 0x1p-20));
+  terms.keep = dense_term(options_.keep_mask.view, {}, 1, sequence, head, row);
+  terms.drop = dense_term(options_.drop_mask.view, {}, 1, sequence, head, row);
+  return terms;
+}
+
+template <class T>
+AttentionTask<T> Schedule<T>::task(const AttentionCall<T>& call, const Sequence& sequence, std::int64_t head,
+                                   std::int64_t row, std::int64_t rows, KeyRange* visible) const {
+  const std::int64_t b = sequence.batch, kv = head / group_, i = sequence.q_begin + row;
+  AttentionTask<T> task{};
+  task.q = {call.q.at(b, head, i), call.q.strides[2], call.q.type};
+  task.k = {call.k.at(b, kv, sequence.k_begin), call.k.strides[2], call.k.type};
+  task.v = {call.v.at(b, kv, sequence.k_begin), call.v.strides[2], call.v.type};
+  task.out = call.out.at(b, head, i);
+  task.out_stride = call.out.strides[2];
+  if (call.lse.data()) task.lse = &call.lse(b, head, i), task.lse_stride = call.lse.stride(2);
+  const std::int64_t place = (b * shape_.heads + head) * shape_.q_len + i;
+  if (call.row_max) task.row_max = call.row_max + place;
+  if (call.row_sum) task.row_sum = call.row_sum + place;
+  for (std::int64_t r = 0; r < rows; ++r) visible[r] = sequence.row(row + r, rules_);
+  task.visible = visible;
+  task.kv_len = sequence.kv_len;
+  task.first_block_id =
+      static_cast<std::uint64_t>(b * shape_.kv_heads + kv) * static_cast<std::uint64_t>(shape_.kv_len) +
+      static_cast<std::uint64_t>(sequence.k_begin);
+  task.rows = static_cast<int>(rows);
+  task.head_dim = static_cast<int>(shape_.head_dim);
+  task.value_dim = static_cast<int>(shape_.value_dim);
+  task.scale = scale_;
+  task.terms = terms(sequence, head, row);
+  task.has_sink = !options_.sinks.empty();
+  if (task.has_sink) task.sink = options_.sinks[static_cast<std::size_t>(head)];
+  task.needs = needs_;
+  return task;
+}
+
+template <class T>
+void Schedule<T>::run(const AttentionCall<T>& call, const KernelTable& table, std::byte* scratch) const {
+  const std::size_t bytes = task_bytes(false);
+  const auto entries = static_cast<std::size_t>(finite_entries());
+  const auto memory = [&](std::int64_t worker) { return scratch + static_cast<std::size_t>(worker) * bytes; };
+  for (std::int64_t worker = 0; entries > 0 && worker < std::min<std::int64_t>(options_.threads, tasks()); ++worker)
+    std::fill_n(reinterpret_cast<std::uint64_t*>(memory(worker)), entries, 0);
+  parallel_for(tasks(), options_.threads, options_.parallel_for, [&](int worker, std::int64_t index) {
+    // Head by head, whose keys then stay in the cache; the last rows first: under a causal mask they are the longest,
+    // and the short ones fill the end.
+    const Sequence sequence = sequences_.of_block(index / shape_.heads);
+    const std::int64_t blocks = (sequence.q_len + kRowBlock - 1) / kRowBlock;
+    const std::int64_t local = index - sequence.first_block * shape_.heads, head = local / blocks;
+    const std::int64_t row = (blocks - 1 - local % blocks) * kRowBlock;
+    KeyRange visible[kRowBlock];
+    AttentionTask<T> next =
+        task(call, sequence, head, row, std::min<std::int64_t>(kRowBlock, sequence.q_len - row), visible);
+    next.finite = reinterpret_cast<std::uint64_t*>(memory(worker));
+    next.finite_entries = finite_entries();
+    next.scratch = reinterpret_cast<T*>(memory(worker) + round_to_line(entries * sizeof(std::uint64_t)));
+    table.kernels<T>().attention(next);
+  });
+}
+
+template class Schedule<float>;
+template class Schedule<double>;
+
+std::string terms_text(const AttentionOptions& options) {
+  std::string text;
+  for (const auto& [given, name] :
+       {std::pair{options.softcap > 0, "softcap"}, std::pair{!options.alibi_slopes.empty(), "alibi_slopes"},
+        std::pair{options.relative_bias.given(), "relative_bias"}, std::pair{options.bias.given(), "bias"},
+        std::pair{options.keep_mask.given(), "keep_mask"}, std::pair{options.drop_mask.given(), "drop_mask"},
+        std::pair{!options.sinks.empty(), "sinks"}})
+    if (given) text += (text.empty() ? "" : ", ") + std::string(name);
+  return text.empty() ? "none" : text;
+}
+
+}  // namespace multihead

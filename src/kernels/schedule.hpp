@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention inside the library: operands with their type forgotten, cut into tasks; nothing is validated or allocated.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <numbers>
+#include <string>
+
+#include "kernels/sequences.hpp"
+#include "kernels/table.hpp"
+#include "multihead/attention.hpp"
+
+namespace multihead {
+
+// A tensor (batch, heads, length, width) of a storage type.
+struct StoredTensor {
+  std::byte* data = nullptr;
+  Type type = Type::float32;
+  std::array<std::int64_t, 4> strides{};
+
+  StoredTensor() = default;
+  template <class T>
+  explicit StoredTensor(const View4<T>& view)
+      : data(reinterpret_cast<std::byte*>(const_cast<std::remove_const_t<T>*>(view.data()))),
+        type(kTypeOf<std::remove_const_t<T>>),
+        strides(view.strides()) {}
+  std::byte* at(std::int64_t b, std::int64_t h, std::int64_t i) const {
+    if (!data) return nullptr;
+    return data + (b * strides[0] + h * strides[1] + i * strides[2]) * static_cast<std::int64_t>(size_of(type));
+  }
+};
+
+// T: the type of the sums.
+template <class T>
+struct AttentionCall {
+  StoredTensor q, k, v, out;
+  View3<T> lse;          // or without data
+  T* row_max = nullptr;  // (batch, heads, q_len) or null: statistics for weights
+  T* row_sum = nullptr;
+};
+
+// How a call is cut into tasks, and what its tasks share. The shape and options must outlive it.
+template <class T>
+class Schedule {
+ public:
+  // unit: that of the scores, log2(e) for the softmax, 1 for scores as they are.
+  Schedule(const AttentionShape& shape, const AttentionOptions& options, double unit = std::numbers::log2e);
+  // Memory for the tables that prepare() fills, and for the scratch of one worker; multiples of a cache line.
+  std::size_t table_bytes() const;
+  std::size_t task_bytes(bool weights) const;
+  // Finds the sequences and fills the tables. Throws what Sequences throws.
+  void prepare(const char* function, std::byte* tables);
+
+  const AttentionShape& shape() const { return shape_; }
+  const AttentionOptions& options() const { return options_; }
+  const Sequences& sequences() const { return sequences_; }
+  const RangeRules& rules() const { return rules_; }
+  std::int64_t tasks() const { return sequences_.row_blocks() * shape_.heads; }
+
+  // Runs the call. scratch: task_bytes(false) for each of min(threads, tasks()) workers, aligned to a cache line.
+  void run(const AttentionCall<T>& call, const KernelTable& table, std::byte* scratch) const;
+
+  // The task of rows [row, row + rows) of a sequence, rows at most kRowBlock, for one head: all but the statistics of
+  // the softmax and the scratch. visible, kRowBlock of them, gets their ranges.
+  AttentionTask<T> task(const AttentionCall<T>& call, const Sequence& sequence, std::int64_t head, std::int64_t row,
+                        std::int64_t rows, KeyRange* visible) const;
+
+ private:
+  TaskNeeds needs() const;
+  std::int64_t finite_entries() const;
+  ScoreTerms<T> terms(const Sequence& sequence, std::int64_t head, std::int64_t row) const;
+  std::size_t distances() const;
+  void fill_distances();
+
+  const AttentionShape& shape_;
+  const AttentionOptions& options_;
+  double unit_;
+  T scale_ = 0, cap_ = 0;  // of the tasks
+  std::int64_t group_;     // heads a kv head
+  TaskNeeds needs_;
+  RangeRules rules_;
+  Sequences sequences_;
+  T* by_distance_ = nullptr;  // (heads, distances())
+};
+
+// Words for what is done to scores beside scaling: "softcap, bias", or "none".
+std::string terms_text(const AttentionOptions& options);
+
+}  // namespace multihead

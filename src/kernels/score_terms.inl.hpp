@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+// What becomes of scores between the products and the softmax: softcap, ALiBi, biases, masks, in this order.
+//
+// Masks are bits, a word a row and 32 keys, so that a lane tests its own. A bias is transposed into a panel like that
+// of the scores. Both are read once a block. Hidden keys get -inf by selection: no arithmetic, so a boolean mask gives
+// the bits of the range that says the same.
+
+constexpr std::int64_t kLineBytes = 64;
+
+// Words of a mask's row over the block: bit k of word w is set where the byte of key 32 w + k is not zero.
+inline void mask_words(const DenseTerm& mask, std::int64_t place, KeyRange range, std::uint32_t (&words)[kMaskWords]) {
+  const auto* bytes = static_cast<const std::uint8_t*>(mask.data) + place;
+  std::uint8_t copy[kKeyBlock];
+  if (mask.key_stride != 1 || range.begin > 0 || range.end < kKeyBlock) {  // nothing outside is read
+    std::fill_n(copy, kKeyBlock, std::uint8_t{0});
+    for (std::int64_t key = range.begin; key < range.end; ++key) copy[key] = bytes[key * mask.key_stride];
+    bytes = copy;
+  }
+  for (int word = 0; word < kMaskWords; ++word) words[word] = nonzero_bytes(bytes + 32 * word);
+}
+
+// Bits for the keys of a range alone.
+inline void range_words(KeyRange range, std::uint32_t (&words)[kMaskWords]) {
+  for (int word = 0; word < kMaskWords; ++word) {
+    const std::int64_t begin = std::clamp<std::int64_t>(range.begin - 32 * word, 0, 32);
+    const std::int64_t end = std::clamp<std::int64_t>(range.end - 32 * word, 0, 32);
+    words[word] = static_cast<std::uint32_t>((std::uint64_t{1} << end) - (std::uint64_t{1} << begin));
+    if (begin >= end) words[word] = 0;
+  }
+}
+
+// The bits of the block, ranges and masks; false when no row sees a key.
+template <class T>
+bool load_masks(const Walk<T>& walk, std::int64_t start) {
+  using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
+  const ScoreTerms<T>& terms = walk.task.terms;
+  std::uint32_t any = 0, seen[kMaskWords] = {};
+  for (int row = 0; row < walk.vecs * Vec<T>::kLanes; ++row) {
+    if (row < walk.task.rows) {  // lanes past the last row repeat it
+      const KeyRange range = walk.row_keys(row, start);
+      range_words(range, seen);
+      std::uint32_t words[kMaskWords];
+      for (const auto& [mask, flip] : {std::pair{&terms.keep, 0u}, std::pair{&terms.drop, ~0u}}) {
+        if (!mask->data) continue;
+        mask_words(*mask, row * mask->row_stride + start * mask->key_stride, range, words);
+        for (int word = 0; word < kMaskWords; ++word) seen[word] &= words[word] ^ flip;
+      }
+    }
+    for (int word = 0; word < kMaskWords; ++word) {
+      const Bits bits = seen[word];
+      __builtin_memcpy(walk.rows.seen + word * kRowBlock + row, &bits, sizeof bits);
+      any |= seen[word];
+    }
+  }
+  return any != 0;
+}
+
+// The bias of the block as a panel; false when all of it is -inf, which is looked for only where its first element is.
+template <class T>
+bool load_bias(const Walk<T>& walk, std::int64_t start, KeyRange keys) {
+  const DenseTerm& bias = walk.task.terms.bias;
+  const RowState<T>& rows = walk.rows;
+  const int count = static_cast<int>(keys.end - keys.begin);
+  const std::int64_t first = (start + keys.begin) * bias.key_stride;
+  T* const panel = rows.bias + keys.begin * kRowBlock;
+  if (!rows.staged) {
+    pack_panel<T>(static_cast<const T*>(bias.data) + first, bias.row_stride, walk.task.rows, count, panel);
+  } else {
+    for (int row = 0; row < walk.task.rows; ++row)
+      load_row<T>(element(bias.data, bias.type, first + row * bias.row_stride), bias.type, bias.key_stride, count,
+                  rows.staged + row * kKeyBlock);
+    pack_panel<T>(rows.staged, kKeyBlock, walk.task.rows, count, panel);
+  }
+  if (panel[0] != kMinusInfinity<T>) return true;
+  for (int key = 0; key < count; ++key)
+    for (int row = 0; row < walk.task.rows; ++row)
+      if (panel[key * kRowBlock + row] != kMinusInfinity<T>) return true;
+  return false;
+}
+
+// What is added by distance: along a line of rows it runs backwards, so a row's value for a key is an unaligned load.
+template <class T>
+void load_distances(const Walk<T>& walk, std::int64_t start) {
+  const ScoreTerms<T>& terms = walk.task.terms;
+  const T* const middle = terms.by_distance + terms.max_distance;
+  const std::int64_t nearest = start - terms.position;
+  for (int i = 0; i < kDistanceLines * kRowBlock; ++i)
+    walk.rows.distances[i] =
+        middle[std::clamp<std::int64_t>(nearest + kKeyBlock - 1 - i, -terms.max_distance, terms.max_distance)];
+}
+
+// Asks for some rows of the next block, whose short runs no prefetcher foresees.
+template <class T>
+MULTIHEAD_INLINE void prefetch_rows(const Walk<T>& walk, const DenseTerm& term, std::size_t element_size,
+                                    std::int64_t start, KeyRange rows) {
+  if (!term.data || term.row_stride == 0 || term.key_stride != 1) return;
+  const auto size = static_cast<std::int64_t>(element_size);
+  for (std::int64_t row = rows.begin; row < std::min<std::int64_t>(rows.end, walk.task.rows); ++row) {
+    const KeyRange range = walk.row_keys(static_cast<int>(row), start);
+    const char* const from = static_cast<const char*>(term.data) + (row * term.row_stride + start) * size;
+    for (std::int64_t at = range.begin * size; at < range.end * size; at += kLineBytes)
+      __builtin_prefetch(from + at, 0, 3);
+  }
+}
+
+// As many of the rows as keys of this block are done, so that the requests are spread over the products. (A
+// function of nothing but prefetches is taken for one without effect, and dropped, unless it is inlined.)
+template <class T>
+MULTIHEAD_INLINE void prefetch_terms(const Walk<T>& walk, std::int64_t start, int key, int count) {
+  const ScoreTerms<T>& terms = walk.task.terms;
+  const KeyRange rows{key * kRowBlock / kKeyBlock, (key + count) * kRowBlock / kKeyBlock};
+  prefetch_rows(walk, terms.bias, size_of(terms.bias.type), start + kKeyBlock, rows);
+  prefetch_rows(walk, terms.keep, 1, start + kKeyBlock, rows);
+  prefetch_rows(walk, terms.drop, 1, start + kKeyBlock, rows);
+}
+
+// Everything that must be known of a block before its scores: false when no row sees a key of it.
+template <class T>
+bool open_terms(const Walk<T>& walk, std::int64_t start, KeyRange keys) {
+  const ScoreTerms<T>& terms = walk.task.terms;
+  if (walk.rows.seen && !load_masks(walk, start)) return false;
+  if (walk.rows.bias && !load_bias(walk, start, keys)) return false;
+  if (walk.rows.distances) load_distances(walk, start);
+  if (terms.slope != 0)
+    for (int row = 0; row < walk.vecs * Vec<T>::kLanes; ++row)
+      walk.rows.place[row] = static_cast<T>(terms.position - start + row);
+  return true;
+}
+
+// The lanes that see a key of the block by ranges and masks.
+template <class T>
+MULTIHEAD_INLINE typename Vec<T>::Mask seen_by_masks(const RowState<T>& rows, int lane, int key) {
+  using Lanes = Vec<T>;
+  if (rows.seen) return Lanes::test(Lanes::load(rows.seen + key / 32 * kRowBlock + lane), key % 32);
+  const Lanes position = Lanes::splat(static_cast<T>(key));
+  return Lanes::both(Lanes::load(rows.begin + lane) <= position, position < Lanes::load(rows.end + lane));
+}
+
+// a where x is not -inf, else b.
+template <class T>
+MULTIHEAD_INLINE Vec<T> unless_hidden(Vec<T> x, Vec<T> a, Vec<T> b) {
+  return Vec<T>::select(x == Vec<T>::splat(kMinusInfinity<T>), b, a);
+}
+
+// Marks the lanes that see one of the keys [begin, end), whatever its score is.
+template <class T>
+MULTIHEAD_NOINLINE void count_seen(const RowState<T>& rows, int lane, int begin, int end) {
+  using Lanes = Vec<T>;
+  Lanes found = Lanes::load(rows.found + lane);
+  for (int key = begin; key < end; ++key) {
+    Lanes flag = Lanes::select(seen_by_masks(rows, lane, key), Lanes::splat(1), found);
+    if (rows.bias) flag = unless_hidden(Lanes::load(rows.bias + key * kRowBlock + lane), flag, found);
+    found = flag;
+  }
+  found.store(rows.found + lane);
+}
+
+// The scores of one register of rows for the keys [begin, end) of the block, four at a time from a multiple of four;
+// what lies outside is hidden from every lane. Leaves the block's maximum and, where masks are dense, which rows have
+// seen a key.
+template <class T>
+MULTIHEAD_NOINLINE void apply_terms(const Walk<T>& walk, int vec, std::int64_t start, int begin, int end) {
+  using Lanes = Vec<T>;
+  constexpr int kTogether = 4;
+  const ScoreTerms<T>& terms = walk.task.terms;
+  const RowState<T>& rows = walk.rows;
+  const int lane = vec * Lanes::kLanes;
+  const Lanes lowest = Lanes::splat(kMinusInfinity<T>);
+  const Lanes slope = Lanes::splat(terms.slope);
+  const Lanes place = terms.slope != 0 ? Lanes::load(rows.place + lane) : lowest;
+  Lanes largest = lowest;
+  for (int key = begin / kTogether * kTogether; key < end; key += kTogether) {
+    T* const scores = rows.scores + key * kRowBlock + lane;
+    Lanes s[kTogether];
+    MULTIHEAD_UNROLL
+    for (int i = 0; i < kTogether; ++i) s[i] = Lanes::load(scores + i * kRowBlock);
+    if (terms.cap != 0) {
+      MULTIHEAD_UNROLL
+      for (int i = 0; i < kTogether; ++i) s[i] = tanh<T>(s[i]) * Lanes::splat(terms.cap);
+    }
+    if (terms.slope != 0) {
+      MULTIHEAD_UNROLL
+      for (int i = 0; i < kTogether; ++i) {
+        const Lanes distance = place - Lanes::splat(static_cast<T>(key + i));
+        s[i] = Lanes::fma(magnitude_of<T>(distance), slope, s[i]);
+      }
+    }
+    if (rows.distances) {
+      const T* const from = rows.distances + lane - key + kKeyBlock - 1;
+      MULTIHEAD_UNROLL
+      for (int i = 0; i < kTogether; ++i) s[i] = s[i] + Lanes::load(from - i);
+    }
+    if (rows.bias) {
+      MULTIHEAD_UNROLL
+      for (int i = 0; i < kTogether; ++i) {
+        const Lanes bias = Lanes::load(rows.bias + (key + i) * kRowBlock + lane);
+        const Lanes finite = Lanes::max(Lanes::splat(terms.bias_floor), bias);
+        s[i] = unless_hidden(bias, Lanes::fma(finite, Lanes::splat(terms.bias_unit), s[i]), lowest);
+      }
+    }
+    if (rows.seen || !walk.all_see(vec, start, key, key + kTogether)) {
+      MULTIHEAD_UNROLL
+      for (int i = 0; i < kTogether; ++i) s[i] = Lanes::select(seen_by_masks(rows, lane, key + i), s[i], lowest);
+    }
+    MULTIHEAD_UNROLL
+    for (int i = 0; i < kTogether; ++i) {
+      largest = Lanes::max(s[i], largest);
+      s[i].store(scores + i * kRowBlock);
+    }
+  }
+  largest.store(rows.block_max + lane);
+  if (!terms.dense()) return;
+  // A finite maximum was seen; otherwise every key is looked at: what is seen may weigh nothing, or be NaN.
+  if (Lanes::any(largest == lowest))
+    count_seen(rows, lane, begin, end);
+  else
+    Lanes::splat(1).store(rows.found + lane);
+}
+
+// output_tile for values that are not finite in a block that some row sees only in part: zero times NaN is NaN, so a
+// hidden key is left out by selection. For the keys a row sees it is the chain of output_tile, bit for bit.
+template <class T>
+MULTIHEAD_NOINLINE void output_careful(const Walk<T>& walk, int lane, int begin, int end) {
+  using Lanes = Vec<T>;
+  const RowState<T>& rows = walk.rows;
+  for (int column = 0; column < walk.task.value_dim; ++column) {
+    Lanes sum = Lanes::splat(0);
+    for (int key = begin; key < end; ++key) {
+      const Lanes value = Lanes::splat(walk.values[key * walk.v_stride + column]);
+      Lanes next = Lanes::fma(value, Lanes::load(rows.scores + key * kRowBlock + lane), sum);
+      if (rows.bias) next = unless_hidden(Lanes::load(rows.bias + key * kRowBlock + lane), next, sum);
+      sum = Lanes::select(seen_by_masks(rows, lane, key), next, sum);
+    }
+    T* out = rows.out + column * kRowBlock + lane;
+    Lanes::fma(Lanes::load(out), Lanes::load(rows.old_factor + lane), sum * Lanes::load(rows.block_factor + lane))
+        .store(out);
+  }
+}

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// Tasks over many vectors of one width: rotary embedding, norms, lengths.
+#pragma once
+
+#include <cstdint>
+
+namespace multihead {
+
+// Vectors of one width, (rows, heads, width), strides between rows and between heads; a vector is contiguous.
+template <class T>
+struct VectorGrid {
+  T* data;
+  std::int64_t row_stride, head_stride;
+  std::int64_t rows, heads;
+};
+
+// Turns pairs of channels of y = x by the angles of each row: docs/numerics.md. y may be x.
+template <class T>
+struct RotaryTask {
+  VectorGrid<const T> x;
+  VectorGrid<T> y;
+  std::int64_t width, half;  // channels; pairs that are turned
+  bool interleaved;          // pairs (2t, 2t + 1), otherwise (t, t + half)
+  const T *cos, *sin;        // row p of a table: cos + p * stride
+  std::int64_t cos_stride, sin_stride;
+  const std::int64_t* positions;  // of each row: the table's row
+  std::int64_t position_stride;
+};
+
+// Each vector in place to x / rms(x) * weight, or to (x - mean) / deviation * weight + bias.
+template <class T>
+struct NormTask {
+  VectorGrid<T> x;
+  std::int64_t width;
+  bool centered;
+  T epsilon;
+  const T *weight, *bias;  // (width) or null: ones, no bias
+};
+
+// norms[row * norm_stride] = the Euclidean length of each vector of one head.
+template <class T>
+struct LengthTask {
+  VectorGrid<const T> x;
+  std::int64_t width;
+  T* norms;
+  std::int64_t norm_stride;
+};
+
+}  // namespace multihead

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// Scores and weights on request, in a second pass, so that asking for them touches nothing of the first: the scores
+// again, then, where they are to be normalised, 2^(score - row_max) / row_sum, written row by row.
+
+// Puts a run of one row into every output that was asked for.
+template <class T>
+void put_weights(const WeightsTask<T>& task, int row, std::int64_t column, std::int64_t count, const T* x) {
+  const auto place = [&](const WeightsOutput<T>& output) {
+    return output.data + row * output.row_stride + column * output.key_stride;
+  };
+  if (task.per_head.data)
+    for (std::int64_t i = 0; i < count; ++i) place(task.per_head)[i * task.per_head.key_stride] = x[i];
+  // A product and a sum, each rounded: the order of heads is fixed by the caller.
+  const auto combine = [&](const WeightsOutput<T>& output, auto factor) {
+    T* const to = place(output);
+    for (std::int64_t i = 0; i < count; ++i) {
+      T& sum = to[i * output.key_stride];
+      const T term = x[i] * factor(i);
+      sum = task.add ? sum + term : term;
+    }
+  };
+  if (task.mean.data) combine(task.mean, [&](std::int64_t) { return task.mean_factor; });
+  if (task.norm_weighted.data)
+    combine(task.norm_weighted, [&](std::int64_t i) { return task.norms[(column + i) * task.norms_stride]; });
+}
+
+// Keys of other sequences, and those past the last valid one.
+template <class T>
+void put_hidden(const WeightsTask<T>& task, T* line) {
+  std::fill_n(line, kKeyBlock, task.hidden);
+  for (const KeyRange& outside : {KeyRange{0, task.k_begin}, KeyRange{task.k_begin + task.k_len, task.kv_len}})
+    for (std::int64_t column = outside.begin; column < outside.end; column += kKeyBlock)
+      for (int row = 0; row < task.attention.rows; ++row)
+        put_weights(task, row, column, std::min<std::int64_t>(kKeyBlock, outside.end - column), line);
+}
+
+// 2^(score - row_max) / row_sum for one register of rows.
+template <class T>
+void normalise(const Walk<T>& walk, int vec, int begin, int end) {
+  using Lanes = Vec<T>;
+  const int lane = vec * Lanes::kLanes;
+  // A row that sees nothing, or nothing but scores of -inf, counts from 0.
+  const Lanes stored = Lanes::load(walk.rows.max + lane);
+  const Lanes max = unless_hidden(stored, stored, Lanes::splat(0));
+  const Lanes share = Lanes::splat(1) / Lanes::load(walk.rows.sum + lane);
+  for (int key = begin; key < end; ++key) {
+    T* const at = walk.rows.scores + key * kRowBlock + lane;
+    (exp2_nonpositive<T>(Lanes::load(at) - max) * share).store(at);
+  }
+}
+
+// The scores of a block as rows in staged; what a row does not see is hidden.
+template <class T>
+void weights_block(const WeightsTask<T>& task, Walk<T>& walk, std::int64_t start, KeyRange seen) {
+  const AttentionTask<T>& attention = task.attention;
+  const RowState<T>& rows = walk.rows;
+  const bool terms = attention.terms.any();
+  if (terms && !open_terms(walk, start, seen)) {
+    std::fill_n(rows.staged, kRowBlock * kKeyBlock, task.hidden);
+    return;
+  }
+  walk.set_ranges(start);
+  walk.set_keys(start, seen);
+  for (int first = 0; first < walk.vecs; first += kTileVecs) {
+    const Group group = group_of(walk, first, start);
+    if (group.begin >= group.end) continue;
+    score_block(walk, group);
+    if (terms) terms_block(walk, group);
+    for (int vec = first; task.normalised && vec < first + group.count; ++vec)
+      normalise(walk, vec, group.begin, group.end);
+  }
+  unpack_panel<T>(rows.scores + seen.begin * kRowBlock, attention.rows, seen.end - seen.begin, rows.staged + seen.begin,
+                  kKeyBlock);
+  for (int row = 0; row < attention.rows; ++row) {
+    const KeyRange& range = attention.visible[row];
+    const auto clamped = [&](std::int64_t key) { return std::clamp<std::int64_t>(key - start, 0, kKeyBlock); };
+    T* const line = rows.staged + row * kKeyBlock;
+    std::fill(line, line + clamped(range.begin), task.hidden);
+    std::fill(line + clamped(range.end), line + kKeyBlock, task.hidden);
+  }
+}
+
+template <class T>
+void weights_task(const WeightsTask<T>& task) noexcept {
+  const AttentionTask<T>& attention = task.attention;
+  Walk<T> walk(attention);
+  const RowState<T>& rows = walk.rows;
+  pack_queries(attention, rows);
+  start_rows(walk);
+  if (task.normalised)
+    for (int row = 0; row < walk.vecs * Vec<T>::kLanes; ++row) {
+      const int stored = std::min(row, attention.rows - 1);
+      rows.max[row] = attention.row_max[stored], rows.sum[row] = attention.row_sum[stored];
+    }
+  put_hidden(task, rows.staged);
+  for (std::int64_t start = 0; start < task.k_len; start += kKeyBlock) {
+    const KeyRange seen = walk.block_keys(start);
+    if (seen.begin >= seen.end)
+      std::fill_n(rows.staged, kRowBlock * kKeyBlock, task.hidden);
+    else
+      weights_block(task, walk, start, seen);
+    const std::int64_t count = std::min<std::int64_t>(kKeyBlock, task.k_len - start);
+    for (int row = 0; row < attention.rows; ++row)
+      put_weights(task, row, task.k_begin + start, count, rows.staged + row * kKeyBlock);
+  }
+}

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// One call of a MultiHeadAttention: its operands by name, and the rules they keep to.
+#pragma once
+
+#include "layer/layer_state.hpp"
+
+namespace multihead {
+
+template <class T>
+struct LayerCall {
+  const typename MultiHeadAttention<T>::State& layer;
+  View3<const T> query, key, value;
+  View3<T> output;
+  const MultiHeadOptions& options;
+  const MultiHeadRequests<T>& requests;
+  std::int64_t batch, q_len, kv_len;
+  bool self;  // key and value are query
+
+  // Attention over the keys of the call, or over the extra ones.
+  AttentionShape shape(std::int64_t keys) const {
+    const MultiHeadExtents& e = layer.e;
+    return {kTypeOf<Sum<T>>, batch, e.heads, e.kv_heads, q_len, keys, e.head_dim, e.value_dim};
+  }
+  // What attention() is asked for: the call's options with the layer's scale, without scratch.
+  AttentionOptions attention() const {
+    AttentionOptions attention = options.attention;
+    attention.scratch = {};
+    if (!attention.scale) attention.scale = layer.spec.scale;
+    return attention;
+  }
+  bool wants_lengths() const { return given(requests.weights.norm_weighted); }
+};
+
+// Everything that does not depend on memory: extents, options. Throws Error.
+template <class T>
+void check_layer_shape(const LayerCall<T>& call);
+// The operands themselves.
+template <class T>
+void check_layer_operands(const LayerCall<T>& call);
+
+}  // namespace multihead

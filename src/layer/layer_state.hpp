@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a MultiHeadAttention holds: its extents, and its parameters widened to the type of the sums and packed.
+#pragma once
+
+#include <vector>
+
+#include "kernels/matmul.hpp"
+#include "layer/buffer.hpp"
+#include "multihead/multi_head_attention.hpp"
+
+namespace multihead {
+
+constexpr const char* kLayer = "MultiHeadAttention";
+
+// A view that was given has data or an extent; a span has elements.
+template <class T, int Rank>
+bool given(const View<T, Rank>& view) {
+  return view.data() || view.extents() != typename View<T, Rank>::Extents{};
+}
+template <class T>
+bool given(const std::span<T>& span) {
+  return !span.empty();
+}
+
+// y = x W + bias.
+template <class S>
+struct PackedLinear {
+  std::int64_t in = 0, out = 0;
+  Buffer<S> panels;  // as Product::packed
+  Buffer<S> bias;    // (out) or empty
+};
+
+template <class S>
+struct PackedNorm {
+  HeadNorm norm;
+  Buffer<S> weight, bias;  // (head_dim) or empty
+};
+
+template <class T>
+struct MultiHeadAttention<T>::State {
+  MultiHeadSpec spec;
+  MultiHeadExtents e;
+  PackedLinear<Sum<T>> q, k, v, out;
+  PackedNorm<Sum<T>> q_norm, k_norm;
+  Buffer<Sum<T>> extra_k, extra_v;  // (kv_heads, extra_keys, head_dim), (kv_heads, extra_keys, value_dim)
+  Buffer<Sum<T>> cos, sin;          // (max_positions, rotary_dim / 2)
+  std::int64_t rotary_half = 0;
+  std::vector<std::int64_t> positions;  // 0, 1, .. max_positions - 1
+};
+
+}  // namespace multihead

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faults that attention code is known for, put into a copy of the source one at a time: each must turn a test red.
+
+A fault is an exact text that stands once in a file and what replaces it. Its file, or the baseline target that reads it,
+is compiled alone and linked before the library's archive, with the objects of the tests as the build has them.
+"""
+
+import concurrent.futures
+import dataclasses
+import json
+import os
+import pathlib
+import shlex
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+SOURCE = pathlib.Path(__file__).resolve().parent.parent
+BUILD = pathlib.Path(os.environ.get("MULTIHEAD_BUILD", "build/release")).resolve()
+OBJECTS = ["attention_test", "hidden_test", "merge_test", "options_bits_test", "weights_test", "draw", "draw_options",
+           "oracle", "part"]
+KERNELS = "src/kernels/target_baseline.cpp"  # reads every .inl.hpp, and runs anywhere
+SECONDS = 180  # for one compilation or one run
+
+
+@dataclasses.dataclass
+class Fault:
+    name: str
+    file: str
+    changes: list  # (text, replacement)
+    tests: str = "AttentionOf/0.Random*"
+
+
+TERMS = "src/kernels/score_terms.inl.hpp"
+TASK = "src/kernels/attention_task.inl.hpp"
+SCHEDULE = "src/kernels/schedule.cpp"
+SEQUENCES = "src/kernels/sequences.cpp"
+FAULTS = [
+    Fault("scale of value_dim", SCHEDULE, [("default_scale(shape_.head_dim)", "default_scale(shape_.value_dim)")]),
+    Fault("softcap after masks and biases", TERMS, [
+        ("s[i] = tanh<T>(s[i]) * Lanes::splat(terms.cap);", "s[i] = s[i] * Lanes::splat(terms.cap);"),
+        ("      largest = Lanes::max(s[i], largest);",
+         "      if (terms.cap != 0) s[i] = tanh<T>(s[i] / Lanes::splat(terms.cap)) * Lanes::splat(terms.cap);\n"
+         "      largest = Lanes::max(s[i], largest);")]),
+    Fault("heads in tile order", SCHEDULE, [("kv = head / group_", "kv = head % shape_.kv_heads")]),
+    Fault("diagonal off by one", SEQUENCES, [("std::max(p + 1, prefix)", "std::max(p, prefix)")]),
+    Fault("prefixes not read", SEQUENCES, [("sequence.prefix = options_.prefixes[place]", "sequence.prefix = 0")]),
+    Fault("bottom_right of the batch entry, not the sequence", SEQUENCES, [
+        ("sequence.offset = sequence.kv_len - sequence.q_len", "sequence.offset = shape_.kv_len - shape_.q_len")]),
+    Fault("window exclusive", SEQUENCES, [("std::max<std::int64_t>(p - rules.left, 0)",
+                                           "std::max<std::int64_t>(p - rules.left + 1, 0)")]),
+    Fault("lengths not read", SEQUENCES, [("sequence.kv_len = options_.lengths[static_cast<std::size_t>(batch)]",
+                                           "sequence.kv_len = shape_.kv_len")]),
+    Fault("last key of a block dropped", TASK, [("if (key < group.end) score_strip<T, 1>(walk, group, key);",
+                                                 "if (key + 1 < group.end) score_strip<T, 1>(walk, group, key);")]),
+    Fault("last row of a sequence dropped", SEQUENCES, [
+        ("return (rows + kRowBlock - 1) / kRowBlock;", "return (rows + kRowBlock - 2) / kRowBlock;")]),
+    Fault("sums of earlier blocks not rescaled", "src/kernels/attention.inl.hpp", [
+        ("Lanes::fma(Lanes::load(rows.sum + lane), old_factor, sum)", "(Lanes::load(rows.sum + lane) + sum)")]),
+    Fault("sink scaled", TASK, [("static_cast<T>(task.sink * std::numbers::log2e)",
+                                 "static_cast<T>(task.sink * task.scale)")]),
+    Fault("sink not in the sum", TASK, [("rows.sum[lane] = task.has_sink ? T(1) : T(0);", "rows.sum[lane] = T(0);")]),
+    Fault("lse of an empty row without its sink", TASK, [("Lanes::splat(empty_lse)", "Lanes::splat(kMinusInfinity<T>)")]),
+    Fault("ALiBi upside down", SCHEDULE, [("-options_.alibi_slopes[h] * unit_", "options_.alibi_slopes[h] * unit_")]),
+    Fault("bias scaled", TERMS, [("Lanes::fma(finite, Lanes::splat(terms.bias_unit), s[i])",
+                                  "Lanes::fma(finite, Lanes::splat(walk.task.scale), s[i])")]),
+    Fault("drop mask read as keep mask", TERMS, [("std::pair{&terms.drop, ~0u}", "std::pair{&terms.drop, 0u}")]),
+    Fault("broadcast axes walked", SCHEDULE, [("view.extents[axis] == 1 ? 0 : view.strides[axis]",
+                                               "view.strides[axis]")]),
+    Fault("relative bias mirrored", SCHEDULE, [("relative_bucket(r, ", "relative_bucket(-r, ")]),
+    Fault("NaN of hidden values", TASK, [("bool partial = task.terms.dense();\n  for",
+                                          "bool partial = false;\n  if (false) for")], "Hidden/0.InKeys*"),
+    Fault("stored values cut off, not rounded", "src/kernels/convert.inl.hpp", [
+        ("Stored(static_cast<float>(from[i]))",
+         "Stored(std::bit_cast<float>(std::bit_cast<std::uint32_t>(static_cast<float>(from[i])) & 0xFFFF0000u))")],
+        "AttentionOf/2.Random*"),
+    Fault("mean of weights is their sum", "src/kernels/weights.cpp", [
+        ("T(1) / static_cast<T>(head_count())", "T(1)")], "Weights/0.*"),
+    Fault("merge of a side that saw nothing", "src/kernels/merge.inl.hpp", [
+        ("Lanes::select(without_b, x, Lanes::fma(y, share_b, x))", "Lanes::fma(y, share_b, x)")], "Merge/0.*"),
+]
+
+
+def compiled_by(file):
+    return file if file.endswith(".cpp") else KERNELS
+
+
+class Workshop:
+    """A copy of the source, and the commands that build a program of tests from it and the build."""
+
+    def __init__(self, folder):
+        self.folder = pathlib.Path(folder)
+        for room in ("include", "src"):
+            shutil.copytree(SOURCE / room, self.folder / room)
+        entries = json.loads((BUILD / "compile_commands.json").read_text(encoding="utf-8"))
+        self.commands = {str(pathlib.Path(entry["file"]).relative_to(SOURCE)): entry for entry in entries
+                         if pathlib.Path(entry["file"]).is_relative_to(SOURCE)}
+
+    def run(self, *arguments, **settings):
+        return subprocess.run([str(argument) for argument in arguments], capture_output=True, text=True, check=False,
+                              timeout=SECONDS, **settings)
+
+    def compile(self, unit, target):
+        entry = self.commands[unit]
+        arguments = shlex.split(entry["command"])
+        arguments = [argument.replace(f"-I{SOURCE}/", f"-I{self.folder}/") for argument in arguments]
+        arguments[arguments.index("-o") + 1] = str(target)
+        arguments[-1] = str(self.folder / unit)
+        return self.run(*arguments, "-O1", "-w", cwd=entry["directory"])  # a fault may leave a name unused
+
+    def link(self, unit, target):
+        folder = BUILD / "tests" / "CMakeFiles" / "multihead_tests.dir"
+        compiler = shlex.split(self.commands[KERNELS]["command"])[0]
+        return self.run(compiler, *[folder / f"{name}.cpp.o" for name in OBJECTS], unit, BUILD / "libmultihead.a",
+                        "-lgtest_main", "-lgtest", "-lpthread", "-o", target)
+
+    def outcome(self, unit, tests):
+        """Compiles, links and runs; the outcome of the run."""
+        name = str(self.folder / "unit")
+        for step in (self.compile(unit, name + ".o"), self.link(name + ".o", name)):
+            if step.returncode != 0:
+                raise AssertionError(step.stderr)
+        return self.run(name, f"--gtest_filter={tests}", "--gtest_brief=1",
+                        env={**os.environ, "MULTIHEAD_TEST_SHARE": "quick"})
+
+    def put(self, file, changes):
+        path = self.folder / file
+        text = path.read_text(encoding="utf-8")
+        for old, new in changes:
+            if text.count(old) != 1:
+                raise AssertionError(f"{file} holds {text.count(old)} times: {old}")
+            text = text.replace(old, new)
+        path.write_text(text, encoding="utf-8")
+
+
+class Mutation(unittest.TestCase):
+    def setUp(self):
+        if not (BUILD / "libmultihead.a").exists():
+            self.skipTest("the static library is linked with one object replaced")
+
+    def test_without_a_fault_all_is_green(self):
+        """What the faults are measured against: the copy as it is, and every test that is to catch one."""
+        tests = ":".join(sorted({fault.tests for fault in FAULTS}))
+        with tempfile.TemporaryDirectory() as folder:
+            outcome = Workshop(folder).outcome(KERNELS, tests)
+            self.assertEqual(outcome.returncode, 0, outcome.stdout[-3000:])
+
+    def turns_red(self, fault):
+        with tempfile.TemporaryDirectory() as folder:
+            workshop = Workshop(folder)
+            workshop.put(fault.file, fault.changes)
+            return workshop.outcome(compiled_by(fault.file), fault.tests)
+
+    def test_each_fault_turns_a_test_red(self):
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            outcomes = {fault.name: pool.submit(self.turns_red, fault) for fault in FAULTS}
+            for name, outcome in outcomes.items():
+                with self.subTest(fault=name):
+                    found = outcome.result()
+                    self.assertIn("[  FAILED  ]", found.stdout, f"{name} was not noticed: {found.returncode}")
+
+    def test_names_are_unique(self):
+        self.assertEqual(len({fault.name for fault in FAULTS}), len(FAULTS))
+
+
+if __name__ == "__main__":
+    unittest.main()
