@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cfenv>
 #include <thread>
 
 #include "allocations.hpp"
@@ -244,6 +245,35 @@ TYPED_TEST(ModuleSums, ClassIsTheFunctionBits) {
       EXPECT_EQ(bits(output), bits(in.run({.target = target}))) << target_name(target) << " " << e.n;
     }
   }
+}
+
+// A layer is packed, its tables made and its norms' weights counted from 1 in the arithmetic of the kernels.
+TYPED_TEST(ModuleBits, TheRoundingModeOfTheCallerBits) {
+  using T = TypeParam;
+  const std::int64_t width = 16;
+  Random random(5);
+  const auto normal = [&](std::int64_t count) {
+    std::vector<T> values;
+    for (std::int64_t i = 0; i < count; ++i) values.push_back(T(static_cast<Sum<T>>(random.normal() / 3)));
+    return values;
+  };
+  const std::vector<T> weight = normal(width * width), norm = normal(width / 2), x = normal(9 * width);
+  const auto run = [&](int mode) {
+    std::fesetround(mode);
+    const MatrixView<const T> w(weight, {width, width});
+    const MultiHeadAttention<T> layer({.heads = 2,
+                                       .order = WeightOrder::in_out,
+                                       .q_norm = {HeadNorm::Kind::rms_plus_1},
+                                       .k_norm = {HeadNorm::Kind::rms_plus_1},
+                                       .rotary = RotaryOptions{}},
+                                      {.q = w, .k = w, .v = w, .out = w, .q_norm = norm, .k_norm = norm});
+    std::vector<T> output(x.size());
+    layer.forward(View3<const T>(x, {1, 9, width}), View3<T>(output, {1, 9, width}));
+    std::fesetround(FE_TONEAREST);
+    return output;
+  };
+  const std::vector<T> wanted = run(FE_TONEAREST);
+  for (int mode : {FE_DOWNWARD, FE_UPWARD, FE_TOWARDZERO}) EXPECT_TRUE(same_bits(run(mode), wanted)) << mode;
 }
 
 TYPED_TEST(ModuleBits, NothingIsAllocatedAfterTheFirstCall) {

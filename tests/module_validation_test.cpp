@@ -254,7 +254,7 @@ std::vector<Case<C>> extent_cases() {
       longer(&C::lse, 1, "lse has heads", "the call has"),
       longer(&C::heads, 3, "heads has value_dim", "the call has"),
       longer(&C::per_head, 3, "weights.per_head has kv_len", "the call has"),
-      longer(&C::per_head, 2, "weights.per_head has rows", "the call has"),
+      longer(&C::per_head, 2, "weights.per_head has rows", "asked for are"),
       longer(&C::mean, 2, "weights.mean has kv_len", "the call has"),
       {"weighted_kv_len",
        [](C& c) {
@@ -345,24 +345,29 @@ INSTANTIATE_TEST_SUITE_P(Extents, AtForward, ::testing::ValuesIn(extent_cases())
 INSTANTIATE_TEST_SUITE_P(Options, AtForward, ::testing::ValuesIn(option_cases()), name_of);
 INSTANTIATE_TEST_SUITE_P(Views, AtForward, ::testing::ValuesIn(view_cases()), name_of);
 
-// What attention() itself refuses is refused before anything is written, with extra keys and without.
-TEST(ModuleValidation, RequestsThatAttentionRefuses) {
+// The rules of a request that attention() has, in the layer's name and before anything is written.
+TEST(ModuleValidation, RequestsKeepToTheRulesOfAttention) {
   const MultiHeadAttention<float> layer = Call::layer<float>(false);
   const std::vector<float> x(100, 0.5f);
   std::vector<float> out(66, 77), weights(1000, 77), lse(24, 77);
   const std::vector<std::int64_t> twice{1, 1}, far{9};
-  for (const auto& heads : {std::span<const std::int64_t>(twice), std::span<const std::int64_t>(far)}) {
+  const auto refused = [&](std::span<const std::int64_t> heads, const AttentionOptions& options, const Words& words) {
     MultiHeadRequests<float> requests{.lse = {lse.data(), {2, 4, 3}}};
-    const auto count = static_cast<std::int64_t>(heads.size());
+    const auto count = heads.empty() ? 4 : static_cast<std::int64_t>(heads.size());
     requests.weights = {.heads = heads, .per_head = {weights.data(), {2, count, 3, 5}}};
-    EXPECT_THROW(
-        layer.forward(View3<const float>(x.data(), {2, 3, 7}), View3<const float>(x.data(), {2, 4, 8}),
-                      View3<const float>(x.data(), {2, 4, 9}), View3<float>(out.data(), {2, 3, 11}), {}, requests),
-        Error);
+    expect_error(kName, words.size() > 1 ? kShape : kOption, words, [&] {
+      layer.forward(View3<const float>(x.data(), {2, 3, 7}), View3<const float>(x.data(), {2, 4, 8}),
+                    View3<const float>(x.data(), {2, 4, 9}), View3<float>(out.data(), {2, 3, 11}),
+                    {.attention = options}, requests);
+    });
     EXPECT_EQ(out, std::vector<float>(66, 77));
     EXPECT_EQ(lse, std::vector<float>(24, 77));
     EXPECT_EQ(weights, std::vector<float>(1000, 77));
-  }
+  };
+  refused(twice, {}, {"names head 1 twice"});
+  refused(far, {}, {"a head of weights.heads is 9"});
+  refused({}, {.bias = MatrixView<const float>(weights.data() + 100, {3, 4})}, {"weights.per_head", "overlaps bias"});
+  refused({}, {.bias = MatrixView<const float>(out.data() + 60, {1, 4})}, {"output", "overlaps bias"});
 }
 
 TEST(ModuleValidation, ScratchBytesRefuse) {

@@ -97,14 +97,14 @@ Cases lists() {
 
 Cases extents() {
   Cases cases;
-  cases.push_back(longer(&W::per_head, 0, "weights.per_head has batch", "q has"));
+  cases.push_back(longer(&W::per_head, 0, "weights.per_head has batch", "the call has"));
   cases.push_back(longer(&W::per_head, 1, "weights.per_head has heads", "asked for are"));
   cases.push_back(longer(&W::per_head, 2, "weights.per_head has rows", "asked for are"));
-  cases.push_back(longer(&W::per_head, 3, "weights.per_head has kv_len", "k has"));
+  cases.push_back(longer(&W::per_head, 3, "weights.per_head has kv_len", "the call has"));
   for (const auto& [name, operand] : {kOutputs[1], kOutputs[2]}) {
-    cases.push_back(longer(operand, 0, name + std::string(" has batch"), "q has"));
+    cases.push_back(longer(operand, 0, name + std::string(" has batch"), "the call has"));
     cases.push_back(longer(operand, 1, name + std::string(" has rows"), "asked for are"));
-    cases.push_back(longer(operand, 2, name + std::string(" has kv_len"), "k has"));
+    cases.push_back(longer(operand, 2, name + std::string(" has kv_len"), "the call has"));
   }
   cases.push_back(longer(&W::norms, 0, "weights.norms has batch", "q has"));
   cases.push_back(longer(&W::norms, 1, "weights.norms has heads", "q has"));

@@ -110,8 +110,8 @@ struct WeightsRequest {
   View3<const T> norms = {};    // (batch, heads, kv_len), wanted by norm_weighted
 
   bool any() const noexcept {
-    const auto asked = [](const auto& view) { return view.data() || !view.empty(); };
-    return asked(per_head) || asked(mean) || asked(norm_weighted);
+    const auto given = [](const auto& view) { return view.data() || view.extents() != decltype(view.extents()){}; };
+    return given(per_head) || given(mean) || given(norm_weighted);
   }
 };
 

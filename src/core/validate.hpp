@@ -33,6 +33,17 @@ Operand operand(const char* name, const View<T, Rank>& view) {
   return {name, view.data(), sizeof(T), view.extents(), view.strides()};
 }
 
+// A view that was given has data or an extent, a span has elements; a null view with extents is an error that
+// check_view finds.
+template <class T, int Rank>
+bool given(const View<T, Rank>& view) {
+  return view.data() || view.extents() != typename View<T, Rank>::Extents{};
+}
+template <class T>
+bool given(const std::span<T>& span) {
+  return !span.empty();
+}
+
 [[noreturn]] void fail(ErrorCode code, const std::string& sentence);
 
 // Extents not negative, data where there are elements, addresses that fit.

@@ -22,12 +22,6 @@ AttentionShape shape_of(const View4<const S>& q, const View4<const S>& k, const 
           .value_dim = v.extent(3)};
 }
 
-// A view without extents asks for nothing; a null one with extents is an error that check_view finds.
-template <class T, int Rank>
-bool asked(const View<T, Rank>& view) {
-  return view.data() || !view.empty();
-}
-
 // What a call reads and writes. The views must outlive it.
 struct AttentionOperands {
   Operand q, k, v, out;
@@ -38,7 +32,7 @@ template <class S>
 AttentionOperands operands_of(const View4<const S>& q, const View4<const S>& k, const View4<const S>& v,
                               const View4<S>& out, const View3<Sum<S>>& lse) {
   return {operand("q", q), operand("k", k), operand("v", v), operand("out", out),
-          asked(lse) ? std::optional(operand("lse", lse)) : std::nullopt};
+          given(lse) ? std::optional(operand("lse", lse)) : std::nullopt};
 }
 
 // Extents that agree, contiguous last axes, outputs that are writable and apart from each other and from what is read.

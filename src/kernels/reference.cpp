@@ -10,6 +10,7 @@
 #include <limits>
 #include <vector>
 
+#include "core/element.hpp"
 #include "core/float_mode.hpp"
 #include "kernels/operands.hpp"
 #include "kernels/sequences.hpp"
@@ -49,58 +50,45 @@ double tanh_of(double x) {
   return x;
 }
 
-// An element of a broadcast view, or of nothing.
-template <class T>
-T read(const BroadcastView& view, std::array<std::int64_t, 4> place) {
+// Where an element of a broadcast view stands.
+std::int64_t offset_of(const BroadcastView& view, std::array<std::int64_t, 4> place) {
   std::int64_t offset = 0;
   for (std::size_t axis = 0; axis < 4; ++axis) offset += view.extents[axis] == 1 ? 0 : place[axis] * view.strides[axis];
-  return static_cast<const T*>(view.data)[offset];
+  return offset;
 }
 
-double widened(const BroadcastView& view, Type type, std::array<std::int64_t, 4> place) {
-  switch (type) {
-    case Type::float32:
-      return static_cast<double>(read<float>(view, place));
-    case Type::float64:
-      return read<double>(view, place);
-    case Type::bfloat16:
-      return static_cast<double>(static_cast<float>(read<BFloat16>(view, place)));
-    case Type::float16:
-      return static_cast<double>(static_cast<float>(read<Float16>(view, place)));
-  }
-  return 0;
+bool is_true(const Mask& mask, std::array<std::int64_t, 4> place) {
+  return static_cast<const std::uint8_t*>(mask.view.data)[offset_of(mask.view, place)] != 0;
 }
 
-// T5's table as the tensor (1, heads, buckets, 1) that widened() reads.
+double bias_of(const AttentionOptions& options, std::array<std::int64_t, 4> place) {
+  const Bias& bias = options.bias;
+  return bias.given() ? element_as_double(bias.view.data, bias.type, offset_of(bias.view, place)) : 0;
+}
+
 double relative_bias(const RelativeBias& relative, std::int64_t h, std::int64_t r) {
   if (!relative.given()) return 0;
-  BroadcastView table;
-  table.data = relative.data, table.rank = 4;
-  table.extents = {1, relative.extents[1], relative.extents[0], 1};
-  table.strides = {0, relative.strides[1], relative.strides[0], 0};
   const int bucket =
       relative_bucket(r, static_cast<int>(relative.extents[0]), relative.bidirectional, relative.max_distance);
-  return widened(table, relative.type, {0, h, bucket, 0});
+  return element_as_double(relative.data, relative.type, bucket * relative.strides[0] + h * relative.strides[1]);
 }
 
 // Of query i and key j, both counted from the first of their sequence: place in the tensors.
 using Place = std::array<std::int64_t, 4>;
 
 bool hidden(const AttentionOptions& options, const Place& place) {
-  if (options.keep_mask.given() && read<std::uint8_t>(options.keep_mask.view, place) == 0) return true;
-  if (options.drop_mask.given() && read<std::uint8_t>(options.drop_mask.view, place) != 0) return true;
-  return options.bias.given() &&
-         widened(options.bias.view, options.bias.type, place) == -std::numeric_limits<double>::infinity();
+  if (options.keep_mask.given() && !is_true(options.keep_mask, place)) return true;
+  if (options.drop_mask.given() && is_true(options.drop_mask, place)) return true;
+  return bias_of(options, place) == -std::numeric_limits<double>::infinity();
 }
 
 // A score on its way from the scaled product: p is the query's position, j the key's.
 double score_of(double dot, const AttentionOptions& options, std::int64_t p, std::int64_t j, const Place& place) {
   const std::int64_t h = place[1];
-  const double bias = options.bias.given() ? widened(options.bias.view, options.bias.type, place) : 0;
   double score = options.softcap > 0 ? options.softcap * tanh_of(dot / options.softcap) : dot;
   if (!options.alibi_slopes.empty())
     score -= options.alibi_slopes[static_cast<std::size_t>(h)] * static_cast<double>(p < j ? j - p : p - j);
-  return score + relative_bias(options.relative_bias, h, j - p) + bias;
+  return score + relative_bias(options.relative_bias, h, j - p) + bias_of(options, place);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "core/element.hpp"
 #include "core/parallel.hpp"
 #include "core/scratch.hpp"
 #include "core/validate.hpp"
@@ -22,20 +23,6 @@ DenseTerm dense_term(const BroadcastView& view, Type type, std::size_t element, 
                              sequence.k_begin * stride(3);
   return {static_cast<const std::byte*>(view.data) + place * static_cast<std::int64_t>(element), stride(2), stride(3),
           type};
-}
-
-double element_of(const void* data, Type type, std::int64_t i) {
-  switch (type) {
-    case Type::float32:
-      return static_cast<double>(static_cast<const float*>(data)[i]);
-    case Type::float64:
-      return static_cast<const double*>(data)[i];
-    case Type::bfloat16:
-      return static_cast<double>(static_cast<float>(static_cast<const BFloat16*>(data)[i]));
-    case Type::float16:
-      return static_cast<double>(static_cast<float>(static_cast<const Float16*>(data)[i]));
-  }
-  return 0;
 }
 
 }  // namespace
@@ -114,7 +101,8 @@ void Schedule<T>::fill_distances() {
     const int bucket = relative_bucket(r, static_cast<int>(relative.extents[0]), relative.bidirectional, far);
     for (std::int64_t head = 0; head < shape_.heads; ++head) {
       const std::int64_t at = bucket * relative.strides[0] + head * relative.strides[1];
-      by_distance_[head * count + far + r] = static_cast<T>(element_of(relative.data, relative.type, at) * unit_);
+      by_distance_[head * count + far + r] =
+          static_cast<T>(element_as_double(relative.data, relative.type, at) * unit_);
     }
   }
 }
@@ -181,7 +169,7 @@ void Schedule<T>::run(const AttentionCall<T>& call, const KernelTable& table, st
     // Head by head, whose keys then stay in the cache; the last rows first: under a causal mask they are the longest,
     // and the short ones fill the end.
     const Sequence sequence = sequences_.of_block(index / shape_.heads);
-    const std::int64_t blocks = (sequence.q_len + kRowBlock - 1) / kRowBlock;
+    const std::int64_t blocks = blocks_of(sequence.q_len);
     const std::int64_t local = index - sequence.first_block * shape_.heads, head = local / blocks;
     const std::int64_t row = (blocks - 1 - local % blocks) * kRowBlock;
     KeyRange visible[kRowBlock];

@@ -13,8 +13,6 @@ namespace {
 
 constexpr std::int64_t kBeyond = std::int64_t{1} << 52;  // farther than any position from any other
 
-std::int64_t blocks_of(std::int64_t rows) { return (rows + kRowBlock - 1) / kRowBlock; }
-
 // Equal ids that stand together in one row of ids.
 struct Run {
   std::int64_t id, begin, length;
@@ -51,6 +49,8 @@ double sum_clamped(std::int64_t n, std::int64_t shift, std::int64_t low, std::in
 }
 
 }  // namespace
+
+std::int64_t blocks_of(std::int64_t rows) { return (rows + kRowBlock - 1) / kRowBlock; }
 
 RangeRules::RangeRules(const AttentionOptions& options)
     : causal(options.causal),

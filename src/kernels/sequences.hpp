@@ -12,6 +12,9 @@
 
 namespace multihead {
 
+// The row blocks, and so the tasks of a head, that so many rows make.
+std::int64_t blocks_of(std::int64_t rows);
+
 // What is the same for every sequence of a call.
 struct RangeRules {
   bool causal;

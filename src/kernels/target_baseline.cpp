@@ -8,6 +8,7 @@ namespace multihead::baseline {
 namespace {
 // clang-format off
 #include "kernels/vec_baseline.inl.hpp"
+#include "kernels/nonzero_bytes.inl.hpp"
 #include "kernels/exp2.inl.hpp"
 #include "kernels/math.inl.hpp"
 #include "kernels/math_arrays.inl.hpp"

@@ -12,6 +12,7 @@ namespace multihead::neon {
 namespace {
 // clang-format off
 #include "kernels/vec_neon.inl.hpp"
+#include "kernels/nonzero_bytes.inl.hpp"
 #include "kernels/exp2.inl.hpp"
 #include "kernels/math.inl.hpp"
 #include "kernels/math_arrays.inl.hpp"

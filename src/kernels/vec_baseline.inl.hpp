@@ -17,19 +17,6 @@ constexpr Target kTarget = Target::baseline;
 constexpr int kTileBroadcasts = 4;  // 4 x 2 accumulators, 2 operands, broadcast and product: 12 of 16 registers
 constexpr int kTileVecs = 2;
 
-// Bit i is set where byte i of 32 is not zero: each byte is folded to its lowest bit, and a product gathers eight.
-MULTIHEAD_INLINE std::uint32_t nonzero_bytes(const std::uint8_t* p) {
-  std::uint32_t bits = 0;
-  for (int word = 0; word < 4; ++word) {
-    std::uint64_t x;
-    __builtin_memcpy(&x, p + 8 * word, sizeof x);
-    x |= x >> 4, x |= x >> 2, x |= x >> 1;
-    x &= 0x0101010101010101u;
-    bits |= static_cast<std::uint32_t>((x * 0x0102040810204080u) >> 56) << (8 * word);
-  }
-  return bits;
-}
-
 template <class T, class Bits>
 struct Vec16 {
   static constexpr int kLanes = 16 / static_cast<int>(sizeof(T));

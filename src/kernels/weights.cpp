@@ -31,10 +31,10 @@ void check_weights_extents(const char* function, const Operand& view, const Atte
                            std::int64_t rows) {
   check_view(function, view);
   const std::size_t rank = view.extents.size();
-  check_equal(function, view.name, "has batch", view.extents[0], "q has", shape.batch);
+  check_equal(function, view.name, "has batch", view.extents[0], "the call has", shape.batch);
   if (rank == 4) check_equal(function, view.name, "has heads", view.extents[1], "asked for are", heads);
   check_equal(function, view.name, "has rows", view.extents[rank - 2], "asked for are", rows);
-  check_equal(function, view.name, "has kv_len", view.extents[rank - 1], "k has", shape.kv_len);
+  check_equal(function, view.name, "has kv_len", view.extents[rank - 1], "the call has", shape.kv_len);
 }
 
 std::int64_t asked_count(std::span<const std::int64_t> list, std::int64_t all) {
@@ -56,45 +56,47 @@ AttentionOptions options_up_to(WeightsPoint point, const AttentionOptions& optio
 }  // namespace
 
 template <class T>
+void check_weights_outputs(const char* function, const WeightsRequest<T>& request, const AttentionShape& shape,
+                           std::initializer_list<Operand> inputs, const AttentionOptions& options) {
+  check_heads(function, request.heads, shape.heads);
+  check_indices(function, "a row of weights.rows", request.rows, shape.q_len);
+  if (given(request.norm_weighted) && request.point != WeightsPoint::normalised)
+    fail(ErrorCode::bad_option, std::string(function) +
+                                    ": weights.norm_weighted is asked for at a point that is not "
+                                    "normalised; it must be");
+  const std::int64_t heads = asked_count(request.heads, shape.heads), rows = asked_count(request.rows, shape.q_len);
+  const std::array<Operand, 3> outputs{operand("weights.per_head", request.per_head),
+                                       operand("weights.mean", request.mean),
+                                       operand("weights.norm_weighted", request.norm_weighted)};
+  const std::array<bool, 3> asked{given(request.per_head), given(request.mean), given(request.norm_weighted)};
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    if (!asked[i]) continue;
+    check_weights_extents(function, outputs[i], shape, heads, rows);
+    check_output(function, outputs[i], inputs, options);
+    for (std::size_t j = 0; j < i; ++j) check_apart(function, outputs[i], outputs[j]);
+  }
+}
+
+template <class T>
 void check_weights(const char* function, const WeightsRequest<T>& request, const AttentionShape& shape,
                    std::initializer_list<Operand> inputs, const AttentionOptions& options) {
   if (!request.any()) return;
-  check_heads(function, request.heads, shape.heads);
-  check_indices(function, "a row of weights.rows", request.rows, shape.q_len);
-  const std::int64_t heads = asked_count(request.heads, shape.heads), rows = asked_count(request.rows, shape.q_len);
-  const Operand per_head = operand("weights.per_head", request.per_head), mean = operand("weights.mean", request.mean);
-  const Operand norm_weighted = operand("weights.norm_weighted", request.norm_weighted);
+  check_weights_outputs(function, request, shape, inputs, options);
   const Operand norms = operand("weights.norms", request.norms);
-  if (asked(request.norm_weighted)) {
-    if (request.point != WeightsPoint::normalised)
-      fail(ErrorCode::bad_option, std::string(function) +
-                                      ": weights.norm_weighted is asked for at a point that is not "
-                                      "normalised; it must be");
-    if (!asked(request.norms) && shape.batch * shape.kv_len > 0)
-      fail(ErrorCode::bad_option,
-           std::string(function) + ": weights.norms is missing; weights.norm_weighted must have it");
-    check_view(function, norms);
-    check_equal(function, norms.name, "has batch", norms.extents[0], "q has", shape.batch);
-    check_equal(function, norms.name, "has heads", norms.extents[1], "q has", shape.heads);
-    check_equal(function, norms.name, "has kv_len", norms.extents[2], "k has", shape.kv_len);
-  } else if (asked(request.norms)) {
-    fail(ErrorCode::bad_option, std::string(function) +
-                                    ": weights.norms is given without weights.norm_weighted; it "
-                                    "must come with it");
-  }
-  for (const Operand* output : {&per_head, &mean, &norm_weighted}) {
-    if (output == &per_head ? !asked(request.per_head)
-        : output == &mean   ? !asked(request.mean)
-                            : !asked(request.norm_weighted))
-      continue;
-    check_weights_extents(function, *output, shape, heads, rows);
-    check_output(function, *output, inputs, options);
-    check_apart(function, *output, norms);
-    for (const Operand* other : {&per_head, &mean, &norm_weighted}) {
-      if (other == output) break;
-      check_apart(function, *output, *other);
-    }
-  }
+  if (given(request.norms) != given(request.norm_weighted))
+    fail(ErrorCode::bad_option,
+         std::string(function) + (given(request.norms) ? ": weights.norms is given without weights.norm_weighted; "
+                                                         "it must come with it"
+                                                       : ": weights.norms is missing; weights.norm_weighted must "
+                                                         "have it"));
+  if (!given(request.norms)) return;
+  check_view(function, norms);
+  check_equal(function, norms.name, "has batch", norms.extents[0], "q has", shape.batch);
+  check_equal(function, norms.name, "has heads", norms.extents[1], "q has", shape.heads);
+  check_equal(function, norms.name, "has kv_len", norms.extents[2], "k has", shape.kv_len);
+  for (const Operand& output : {operand("weights.per_head", request.per_head), operand("weights.mean", request.mean),
+                                operand("weights.norm_weighted", request.norm_weighted)})
+    check_apart(function, output, norms);
 }
 
 template <class T>
@@ -261,6 +263,10 @@ void attention_weights(View4<const double> q, View4<const double> k, View3<const
   weights_alone<double>(q, k, lse, weights, options);
 }
 
+template void check_weights_outputs(const char*, const WeightsRequest<float>&, const AttentionShape&,
+                                    std::initializer_list<Operand>, const AttentionOptions&);
+template void check_weights_outputs(const char*, const WeightsRequest<double>&, const AttentionShape&,
+                                    std::initializer_list<Operand>, const AttentionOptions&);
 template void check_weights(const char*, const WeightsRequest<float>&, const AttentionShape&,
                             std::initializer_list<Operand>, const AttentionOptions&);
 template void check_weights(const char*, const WeightsRequest<double>&, const AttentionShape&,

@@ -11,7 +11,12 @@
 
 namespace multihead {
 
-// The rules of a request, but for what its outputs must be apart from beside each other and options: inputs.
+// The rules of a request but those of norms: heads, rows, extents, and outputs that are writable and apart from each
+// other, from inputs, and from masks and biases.
+template <class T>
+void check_weights_outputs(const char* function, const WeightsRequest<T>& request, const AttentionShape& shape,
+                           std::initializer_list<Operand> inputs, const AttentionOptions& options);
+// The same, and the rules of norms.
 template <class T>
 void check_weights(const char* function, const WeightsRequest<T>& request, const AttentionShape& shape,
                    std::initializer_list<Operand> inputs, const AttentionOptions& options);

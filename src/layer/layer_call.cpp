@@ -4,6 +4,10 @@
 
 #include <cmath>
 #include <initializer_list>
+#include <utility>
+
+#include "kernels/operands.hpp"
+#include "kernels/weights.hpp"
 
 namespace multihead {
 
@@ -77,54 +81,40 @@ void check_positions(const LayerCall<T>& call) {
   check_between(kLayer, "the length of a sequence", call.q_len, 0, end);
 }
 
-// A tensor that the call writes, and the extents it must have.
-template <class View>
-void check_output(const Operand& view, const View& elements, std::initializer_list<std::int64_t> wanted,
-                  std::initializer_list<const char*> axes) {
+// Extents of what the call writes.
+void check_extents(const Operand& view, std::initializer_list<std::pair<const char*, std::int64_t>> wanted) {
   check_view(kLayer, view);
-  auto axis = axes.begin();
-  int i = 0;
-  for (std::int64_t extent : wanted) {
-    const std::string words = std::string("has ") + *axis++;
-    check_equal(kLayer, view.name, words, elements.extent(i++), "the call has", extent);
-  }
-  check_writable(kLayer, view);
+  std::size_t axis = 0;
+  for (const auto& [name, extent] : wanted)
+    check_equal(kLayer, view.name, name, view.extents[axis++], "the call has", extent);
 }
 
-template <class S>
-struct Asked {
-  const WeightsRequest<S>& weights;
-  std::int64_t heads, rows;
-
-  Asked(const WeightsRequest<S>& request, const AttentionShape& shape)
-      : weights(request),
-        heads(request.heads.empty() ? shape.heads : static_cast<std::int64_t>(request.heads.size())),
-        rows(request.rows.empty() ? shape.q_len : static_cast<std::int64_t>(request.rows.size())) {}
-};
-
+// Everything that is written, apart from everything that is read and from each other.
 template <class T>
-void check_requests(const LayerCall<T>& call) {
+void check_outputs(const LayerCall<T>& call) {
   const MultiHeadExtents& e = call.layer.e;
   const MultiHeadRequests<T>& r = call.requests;
-  const Asked<Sum<T>> asked(r.weights, call.shape(call.kv_len));
-  const std::int64_t keys = call.kv_len + e.extra_keys;
-  if (given(r.lse))
-    check_output(operand("lse", r.lse), r.lse, {call.batch, e.heads, call.q_len}, {"batch", "heads", "q_len"});
-  if (given(r.heads)) {
-    check_view(kLayer, operand("heads", r.heads));
-    check_contiguous(kLayer, operand("heads", r.heads));
-    check_output(operand("heads", r.heads), r.heads, {call.batch, e.heads, call.q_len, e.value_dim},
-                 {"batch", "heads", "q_len", "value_dim"});
+  const AttentionOptions& options = call.options.attention;
+  const Operand output = operand("output", call.output), lse = operand("lse", r.lse), heads = operand("heads", r.heads);
+  const Operand query = operand("query", call.query), key = operand("key", call.key),
+                value = operand("value", call.value);
+  const Operand q_positions = operand("q_positions", call.options.q_positions);
+  const Operand k_positions = operand("k_positions", call.options.k_positions);
+  check_extents(output, {{"has batch", call.batch}, {"has q_len", call.q_len}, {"has out_dim", e.out_dim}});
+  check_output(kLayer, output, {query, key, value, q_positions, k_positions}, options);
+  if (given(r.lse)) {
+    check_extents(lse, {{"has batch", call.batch}, {"has heads", e.heads}, {"has q_len", call.q_len}});
+    check_output(kLayer, lse, {query, key, value, q_positions, k_positions, output}, options);
   }
-  const WeightsRequest<Sum<T>>& w = r.weights;
-  if (given(w.per_head))
-    check_output(operand("weights.per_head", w.per_head), w.per_head, {call.batch, asked.heads, asked.rows, keys},
-                 {"batch", "heads", "rows", "kv_len"});
-  if (given(w.mean))
-    check_output(operand("weights.mean", w.mean), w.mean, {call.batch, asked.rows, keys}, {"batch", "rows", "kv_len"});
-  if (given(w.norm_weighted))
-    check_output(operand("weights.norm_weighted", w.norm_weighted), w.norm_weighted, {call.batch, asked.rows, keys},
-                 {"batch", "rows", "kv_len"});
+  if (given(r.heads)) {
+    check_extents(
+        heads,
+        {{"has batch", call.batch}, {"has heads", e.heads}, {"has q_len", call.q_len}, {"has value_dim", e.value_dim}});
+    check_contiguous(kLayer, heads);
+    check_output(kLayer, heads, {query, key, value, q_positions, k_positions, output, lse}, options);
+  }
+  check_weights_outputs(kLayer, r.weights, call.shape(call.kv_len + e.extra_keys),
+                        {query, key, value, q_positions, k_positions, output, lse, heads}, options);
 }
 
 }  // namespace
@@ -151,23 +141,7 @@ void check_layer_operands(const LayerCall<T>& call) {
   check_equal(kLayer, "value", "has batch", call.value.extent(0), "query has", call.batch);
   check_equal(kLayer, "value", "has kv_len", call.value.extent(1), "key has", call.kv_len);
   check_layer_shape(call);
-  check_output(operand("output", call.output), call.output, {call.batch, call.q_len, e.out_dim},
-               {"batch", "q_len", "out_dim"});
-  check_requests(call);
-  const MultiHeadRequests<T>& r = call.requests;
-  const std::array<Operand, 6> outputs{operand("output", call.output),
-                                       operand("lse", r.lse),
-                                       operand("heads", r.heads),
-                                       operand("weights.per_head", r.weights.per_head),
-                                       operand("weights.mean", r.weights.mean),
-                                       operand("weights.norm_weighted", r.weights.norm_weighted)};
-  for (std::size_t i = 0; i < outputs.size(); ++i) {
-    for (const Operand& input :
-         {operand("query", call.query), operand("key", call.key), operand("value", call.value),
-          operand("q_positions", call.options.q_positions), operand("k_positions", call.options.k_positions)})
-      check_apart(kLayer, outputs[i], input);
-    for (std::size_t j = 0; j < i; ++j) check_apart(kLayer, outputs[i], outputs[j]);
-  }
+  check_outputs(call);
 }
 
 template void check_layer_shape(const LayerCall<float>&);

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "core/float_mode.hpp"
 #include "layer/rotary.hpp"
 
 namespace multihead {
@@ -240,6 +241,7 @@ void make_tables(const RotaryOptions& options, State& state) {
 
 template <class T>
 MultiHeadAttention<T>::MultiHeadAttention(const MultiHeadSpec& spec, const MultiHeadWeights<T>& weights) {
+  const FloatMode mode;  // a weight that counts from 1 is rounded
   const Reader<T> reader(spec, weights);
   auto state = std::make_shared<State>();
   state->spec = spec;

@@ -12,16 +12,6 @@ namespace multihead {
 
 constexpr const char* kLayer = "MultiHeadAttention";
 
-// A view that was given has data or an extent; a span has elements.
-template <class T, int Rank>
-bool given(const View<T, Rank>& view) {
-  return view.data() || view.extents() != typename View<T, Rank>::Extents{};
-}
-template <class T>
-bool given(const std::span<T>& span) {
-  return !span.empty();
-}
-
 // y = x W + bias.
 template <class S>
 struct PackedLinear {

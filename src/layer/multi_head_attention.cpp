@@ -54,7 +54,7 @@ struct Buffers {
   }
   // As many as the widest step has tasks for.
   static std::size_t workers(const Extents& e, int threads) {
-    const std::int64_t blocks = (e.n + kRowBlock - 1) / kRowBlock;
+    const std::int64_t blocks = blocks_of(e.n);
     const std::int64_t projections = 2 * product_tasks(e.n, e.qk_width) + product_tasks(e.n, e.v_width);
     const std::int64_t most = std::max({e.heads * blocks, projections, product_tasks(e.n, e.out_dim)});
     return static_cast<std::size_t>(std::min<std::int64_t>(threads, most));
@@ -145,8 +145,8 @@ void check_weights_out(const char* function, const HeadWeights<T>& weights, cons
     check_equal(function, view.name, "has q_len", view.extents[rank - 2], "X has", e.n);
     check_equal(function, view.name, "has kv_len", view.extents[rank - 1], "X has", e.n);
   };
-  if (asked(weights.per_head)) check(operand("weights.per_head", weights.per_head));
-  if (asked(weights.mean)) check(operand("weights.mean", weights.mean));
+  if (given(weights.per_head)) check(operand("weights.per_head", weights.per_head));
+  if (given(weights.mean)) check(operand("weights.mean", weights.mean));
   check_apart(function, operand("weights.mean", weights.mean), operand("weights.per_head", weights.per_head));
 }
 
