@@ -39,6 +39,9 @@ const Golden kGolden[] = {
 constexpr std::uint64_t kLayerF32Fma = 0xeff42a5735a65d9a, kLayerF32Baseline = 0x786e01448084f73c;
 constexpr std::uint64_t kLayerF64Fma = 0x600252aa0c1ec5a4, kLayerF64Baseline = 0x26c3708e7fceedce;
 
+constexpr std::uint64_t kLinearF32Fma = 0xfdd4c60df53bd334, kLinearF32Baseline = 0xc426c2ba8715f85b;
+constexpr std::uint64_t kLinearF64Fma = 0x76da94681614a9cf, kLinearF64Baseline = 0x268fe230a06ece67;
+
 // What the extras point to: fixed patterns over (heads, q_len, kv_len) and by head.
 struct Patterns {
   std::vector<std::int64_t> prefixes, starts, ids;
@@ -140,6 +143,44 @@ TEST(Golden, MultiHeadAttentionHasTheseBits) {
     const std::uint64_t f32 = run_layer<float>(target), f64 = run_layer<double>(target);
     EXPECT_EQ(f32, baseline ? kLayerF32Baseline : kLayerF32Fma) << target_name(target) << ": 0x" << std::hex << f32;
     EXPECT_EQ(f64, baseline ? kLayerF64Baseline : kLayerF64Fma) << target_name(target) << ": 0x" << std::hex << f64;
+  }
+}
+
+// What stands around attention: a product with each activation, each followed by a norm of its sum with a residual.
+template <class T>
+std::uint64_t run_linear(Target target) {
+  Random random(18);
+  const auto normal = [&](std::int64_t rows, std::int64_t columns, double scale) {
+    Matrix<T> matrix(rows, columns);
+    for (std::int64_t i = 0; i < rows; ++i)
+      for (std::int64_t j = 0; j < columns; ++j) matrix(i, j) = static_cast<T>(random.normal() * scale);
+    return matrix;
+  };
+  const Matrix<T> x = normal(70, 530, 1), W = normal(530, 53, 0.05), vectors = normal(3, 53, 1);
+  const Matrix<T> residual = normal(70, 53, 1);
+  const auto vector = [&](std::int64_t row) { return std::span<const T>(&vectors(row, 0), 53); };
+  const Linear<T> linear(W, WeightOrder::in_out, vector(0));
+  std::uint64_t hash = 0xCBF29CE484222325u;
+  Matrix<T> y(70, 53);
+  for (Activation activation :
+       {Activation::none, Activation::relu, Activation::gelu, Activation::gelu_tanh, Activation::silu}) {
+    linear.forward(x, y, activation, {.target = target});
+    hash = hash_bits<const T>(MatrixView<const T>(y), hash);
+    const MatrixView<const T> before = y;
+    row_norm(before, residual, {{HeadNorm::Kind::layer, 1e-12}, vector(1), vector(2)}, y, {.target = target});
+    hash = hash_bits<const T>(MatrixView<const T>(y), hash);
+    row_norm(before, {}, {{HeadNorm::Kind::rms_plus_1, 1e-6}, vector(1)}, y, {.target = target});
+    hash = hash_bits<const T>(MatrixView<const T>(y), hash);
+  }
+  return hash;
+}
+
+TEST(Golden, LinearAndRowNormHaveTheseBits) {
+  for (Target target : available_targets()) {
+    const bool baseline = target == Target::baseline;
+    const std::uint64_t f32 = run_linear<float>(target), f64 = run_linear<double>(target);
+    EXPECT_EQ(f32, baseline ? kLinearF32Baseline : kLinearF32Fma) << target_name(target) << ": 0x" << std::hex << f32;
+    EXPECT_EQ(f64, baseline ? kLinearF64Baseline : kLinearF64Fma) << target_name(target) << ": 0x" << std::hex << f64;
   }
 }
 

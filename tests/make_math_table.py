@@ -6,7 +6,7 @@ An entry is {x, f, rest}: f is the double nearest to f(x), and f(x) = f + rest /
 can be told to a hundredth. x is a float wherever a float's test can use it. The arguments are drawn over the domain and
 near the places where a formula changes, plus those nearest to multiples of pi/2, where the reduction is hardest.
 
-usage: python3 -m venv /tmp/venv && /tmp/venv/bin/pip install mpmath && /tmp/venv/bin/python make_math_table.py
+usage: python3 -m venv venv && venv/bin/pip install mpmath && venv/bin/python make_math_table.py
 """
 import pathlib
 import random

@@ -18,8 +18,8 @@ import unittest
 
 SOURCE = pathlib.Path(__file__).resolve().parent.parent
 BUILD = pathlib.Path(os.environ.get("MULTIHEAD_BUILD", "build/release")).resolve()
-OBJECTS = ["attention_test", "hidden_test", "merge_test", "options_bits_test", "weights_test", "draw", "draw_options",
-           "oracle", "part"]
+OBJECTS = ["attention_test", "hidden_test", "linear_test", "merge_test", "options_bits_test", "row_norm_test", "weights_test",
+           "allocations", "draw", "draw_options", "oracle", "part"]
 KERNELS = "src/kernels/target_baseline.cpp"  # reads every .inl.hpp, and runs anywhere
 SECONDS = 180  # for one compilation or one run
 
@@ -79,6 +79,11 @@ FAULTS = [
         ("T(1) / static_cast<T>(head_count())", "T(1)")], "Weights/0.*"),
     Fault("merge of a side that saw nothing", "src/kernels/merge.inl.hpp", [
         ("Lanes::select(without_b, x, Lanes::fma(y, share_b, x))", "Lanes::fma(y, share_b, x)")], "Merge/0.*"),
+    Fault("gelu of another variance", "src/kernels/activation.inl.hpp", [
+        ("x * V::splat(std::numbers::sqrt2_v<T> / 2)", "x")], "LinearOf/0.*"),
+    Fault("residual not in the norm", "src/kernels/norm.inl.hpp", [
+        ("(residual ? V::load(from + i) + V::load(residual + i) : V::load(from + i)).store(x + i)",
+         "V::load(from + i).store(x + i)")], "RowNormOf/0.*"),
 ]
 
 

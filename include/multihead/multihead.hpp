@@ -12,6 +12,7 @@
 #include "multihead/io.hpp"
 #include "multihead/layer.hpp"
 #include "multihead/layouts.hpp"
+#include "multihead/linear.hpp"
 #include "multihead/masks.hpp"
 #include "multihead/multi_head_attention.hpp"
 #include "multihead/parallel.hpp"

@@ -11,14 +11,16 @@
 
 namespace multihead {
 
-// c = a b + bias. a (rows, inner) and c (rows, columns) contiguous along rows; b (inner, columns) along either axis, or
-// packed once: blocks of kRowBlock columns, each inner lines of kRowBlock elements, zeros after the last column.
+// c = activation(a b + bias). a (rows, inner) and c (rows, columns) contiguous along rows; b (inner, columns) along
+// either axis, or packed once: blocks of kRowBlock columns, each inner lines of kRowBlock elements, zeros after the
+// last column.
 template <class T>
 struct Product {
   MatrixView<const T> a, b;
   MatrixView<T> c;
   const T* packed = nullptr;  // then b is not read
   const T* bias = nullptr;    // (columns)
+  Activation activation = Activation::none;
 };
 
 // Elements of a packed matrix.
@@ -50,7 +52,7 @@ void run_products(std::span<const Product<T>> products, int threads, const Paral
     const Product<T>* product = products.data();
     for (; index >= tasks_of(*product); ++product) index -= tasks_of(*product);
     const std::int64_t chunks = product_tasks(product->c.extent(0), 1);
-    const auto& [a, b, c, packed, bias] = *product;
+    const auto& [a, b, c, packed, bias, activation] = *product;
     const std::int64_t row = index % chunks * kRowChunk, column = index / chunks * kRowBlock;
     MatmulTask<T> task{};
     task.a = a.data() + row * a.stride(0);
@@ -59,6 +61,7 @@ void run_products(std::span<const Product<T>> products, int threads, const Paral
     else
       task.b = b.data() + column * b.stride(1);
     if (bias) task.bias = bias + column;
+    task.activation = activation;
     task.c = &c(row, column);
     task.a_stride = a.stride(0);
     task.b_inner_stride = b.stride(0);

@@ -63,20 +63,6 @@ void matmul_pack(const MatmulTask<T>& task, const T* b, std::int64_t count) {
     }
 }
 
-template <class T>
-void add_bias(const MatmulTask<T>& task) {
-  constexpr int kLanes = Vec<T>::kLanes;
-  for (std::int64_t row = 0; row < task.rows; ++row)
-    for (int column = 0; column < task.columns; column += kLanes) {
-      T* to = task.c + row * task.c_stride + column;
-      const int valid = task.columns - column;
-      if (valid >= kLanes)
-        (Vec<T>::load(to) + Vec<T>::load(task.bias + column)).store(to);
-      else
-        (Vec<T>::load_first(to, valid) + Vec<T>::load_first(task.bias + column, valid)).store_first(to, valid);
-    }
-}
-
 // B is packed, or contiguous along columns (b_column_stride 1) or along the inner axis (b_inner_stride 1).
 template <class T>
 void matmul_task(const MatmulTask<T>& task) noexcept {
@@ -100,5 +86,5 @@ void matmul_task(const MatmulTask<T>& task) noexcept {
     }
     inner += kInnerBlock;
   } while (inner < task.inner);
-  if (task.bias) add_bias(task);
+  finish_product(task);
 }

@@ -82,18 +82,37 @@ MULTIHEAD_INLINE void normalise_vector(const NormTask<T>& task, T* x) {
     if (task.weight && task.bias)
       y = V::fma(y, load(task.weight + i), load(task.bias + i));
     else if (task.weight)
-      y = y * load(task.weight + i);
+      y = y * (task.plus_1 ? load(task.weight + i) + V::splat(1) : load(task.weight + i));
     else if (task.bias)
       y = y + load(task.bias + i);
     valid == V::kLanes ? y.store(x + i) : y.store_first(x + i, valid);
   }
 }
 
+// x = from + residual, or from where residual is null.
+template <class T>
+MULTIHEAD_INLINE void make_vector(const T* from, const T* residual, std::int64_t width, T* x) {
+  using V = Vec<T>;
+  std::int64_t i = 0;
+  for (; i + V::kLanes <= width; i += V::kLanes)
+    (residual ? V::load(from + i) + V::load(residual + i) : V::load(from + i)).store(x + i);
+  const int rest = static_cast<int>(width - i);
+  if (rest == 0) return;
+  const V last = V::load_first(from + i, rest);
+  (residual ? last + V::load_first(residual + i, rest) : last).store_first(x + i, rest);
+}
+
 template <class T>
 void norm_task(const NormTask<T>& task) noexcept {
+  const auto vector = [](const auto& grid, std::int64_t row, std::int64_t head) {
+    return grid.data ? grid.data + row * grid.row_stride + head * grid.head_stride : nullptr;
+  };
   for (std::int64_t row = 0; row < task.x.rows; ++row)
-    for (std::int64_t head = 0; head < task.x.heads; ++head)
-      normalise_vector<T>(task, task.x.data + row * task.x.row_stride + head * task.x.head_stride);
+    for (std::int64_t head = 0; head < task.x.heads; ++head) {
+      T* x = vector(task.x, row, head);
+      if (task.from.data) make_vector<T>(vector(task.from, row, head), vector(task.residual, row, head), task.width, x);
+      if (!task.sum_alone) normalise_vector<T>(task, x);
+    }
 }
 
 template <class T>

@@ -7,6 +7,7 @@
 
 #include "kernels/math_function.hpp"
 #include "kernels/vector_tasks.hpp"
+#include "multihead/linear.hpp"
 #include "multihead/target.hpp"
 #include "multihead/types.hpp"
 
@@ -134,9 +135,10 @@ struct MatmulTask {
   std::int64_t a_stride, b_inner_stride, b_column_stride, c_stride;
   std::int64_t rows, inner;
   int columns;
-  T* scratch;       // kMatmulScratch elements; not touched where b is packed
-  const T* packed;  // b as lines of kRowBlock columns, zeros after the last (b is then not read); or null
-  const T* bias;    // (columns), added to each row after its sum; or null
+  T* scratch;             // kMatmulScratch elements; not touched where b is packed
+  const T* packed;        // b as lines of kRowBlock columns, zeros after the last (b is then not read); or null
+  const T* bias;          // (columns), added to each row after its sum; or null
+  Activation activation;  // of each element, after the bias
 };
 constexpr std::size_t kMatmulScratch = static_cast<std::size_t>(kInnerBlock) * kRowBlock;
 

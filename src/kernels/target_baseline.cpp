@@ -14,6 +14,7 @@ namespace {
 #include "kernels/math_arrays.inl.hpp"
 #include "kernels/panel.inl.hpp"
 #include "kernels/convert.inl.hpp"
+#include "kernels/activation.inl.hpp"
 #include "kernels/matmul.inl.hpp"
 #include "kernels/rotary.inl.hpp"
 #include "kernels/norm.inl.hpp"

@@ -27,14 +27,18 @@ struct RotaryTask {
   std::int64_t position_stride;
 };
 
-// Each vector in place to x / rms(x) * weight, or to (x - mean) / deviation * weight + bias.
+// Each vector in place to x / rms(x) * weight, or to (x - mean) / deviation * weight + bias. With from, x is first
+// made: from + residual, rounded once, or from. Both are grids like x and may be x itself.
 template <class T>
 struct NormTask {
   VectorGrid<T> x;
   std::int64_t width;
   bool centered;
   T epsilon;
-  const T *weight, *bias;  // (width) or null: ones, no bias
+  const T *weight, *bias;                        // (width) or null: ones, no bias
+  bool plus_1 = false;                           // the weight counts from 1
+  VectorGrid<const T> from = {}, residual = {};  // data null: there is none
+  bool sum_alone = false;                        // no norm: x is what it was made from
 };
 
 // norms[row * norm_stride] = the Euclidean length of each vector of one head.

@@ -20,14 +20,21 @@ class Buffer {
  public:
   Buffer() = default;
   // Throws out_of_memory.
-  Buffer(std::int64_t count, const char* function) : size_(count) {
+  Buffer(std::int64_t count, const char* function) {
+    *this = unfilled(count, function);
+    std::fill_n(data_.get(), count, T(0));
+  }
+  // Its elements are the caller's to fill. Throws out_of_memory.
+  static Buffer unfilled(std::int64_t count, const char* function) {
+    Buffer buffer;
+    buffer.size_ = count;
     const std::size_t bytes = (static_cast<std::size_t>(count) + 1) * sizeof(T);
     try {
-      data_.reset(static_cast<T*>(::operator new (bytes, std::align_val_t{kCacheLine})));
+      buffer.data_.reset(static_cast<T*>(::operator new (bytes, std::align_val_t{kCacheLine})));
     } catch (const std::bad_alloc&) {
       fail(ErrorCode::out_of_memory, std::string(function) + ": the packed weights cannot be allocated");
     }
-    std::fill_n(data_.get(), count, T(0));
+    return buffer;
   }
 
   T* data() noexcept { return data_.get(); }

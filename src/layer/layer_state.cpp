@@ -12,8 +12,6 @@ namespace multihead {
 
 namespace {
 
-constexpr std::int64_t kMostElements = std::int64_t{1} << 44;
-
 // Which outputs of a fused weight are those of one part.
 enum class Part { q, k, v };
 
@@ -25,12 +23,6 @@ std::int64_t fused_column(const MultiHeadExtents& e, FusedOrder order, Part part
   if (part == Part::q) return column / own * group + column % own;
   if (part == Part::k) return column / e.head_dim * group + own + column % e.head_dim;
   return column / e.value_dim * group + own + e.head_dim + column % e.value_dim;
-}
-
-template <class T>
-MatrixView<const T> in_out(MatrixView<const T> weight, WeightOrder order) {
-  if (order == WeightOrder::in_out) return weight;
-  return {weight.data(), {weight.extent(1), weight.extent(0)}, {weight.stride(1), weight.stride(0)}};
 }
 
 // What is said in the weights and the spec, checked step by step.
@@ -46,8 +38,7 @@ struct Reader {
     if (!spec.order)
       fail(ErrorCode::bad_option, std::string(kLayer) + ": the order of the weights is not named; it must be");
     order = *spec.order;
-    if (order != WeightOrder::in_out && order != WeightOrder::out_in)
-      fail(ErrorCode::bad_option, std::string(kLayer) + ": order is neither in_out nor out_in");
+    check_order(kLayer, order);
     if (spec.fused_order != FusedOrder::blocks && spec.fused_order != FusedOrder::groups)
       fail(ErrorCode::bad_option, std::string(kLayer) + ": fused_order is neither blocks nor groups");
     check_between(kLayer, "heads", spec.heads, 1, std::int64_t{1} << 31);
@@ -63,28 +54,14 @@ struct Reader {
     const MatrixView<const T> out = checked("out", w.out);
     check_equal(kLayer, "out", "has input width", out.extent(0), "heads * value_dim is", e.heads * e.value_dim);
     e.out_dim = out.extent(1);
-    check_size(e.heads * e.value_dim, e.out_dim);
+    check_size(kLayer, e.heads * e.value_dim, e.out_dim);
     check_biases();
     if (spec.scale && !std::isfinite(*spec.scale))
       fail(ErrorCode::bad_option, std::string(kLayer) + ": scale is not finite; it must be");
   }
 
   MatrixView<const T> checked(const char* name, const MatrixView<const T>& weight) const {
-    if (!given(weight)) fail(ErrorCode::shape_mismatch, std::string(kLayer) + ": " + name + " is not given");
-    check_view(kLayer, operand(name, weight));
-    if (weight.extent(0) > 1 && weight.extent(1) > 1 && weight.stride(0) != 1 && weight.stride(1) != 1)
-      fail(ErrorCode::shape_mismatch, std::string(kLayer) + ": " + name + " has strides " +
-                                          std::to_string(weight.stride(0)) + " and " +
-                                          std::to_string(weight.stride(1)) + "; one of them must be 1");
-    return in_out(weight, order);
-  }
-
-  static void check_size(std::int64_t in, std::int64_t out) {
-    std::int64_t size = 0;
-    if (__builtin_add_overflow(out, kRowBlock, &size) || __builtin_mul_overflow(size, in, &size) ||
-        size > kMostElements)
-      fail(ErrorCode::shape_mismatch, std::string(kLayer) + ": a weight of " + std::to_string(in) + " x " +
-                                          std::to_string(out) + " is beyond what can be packed");
+    return checked_weight(kLayer, name, weight, order);
   }
 
   // width = parts * dim
@@ -103,7 +80,7 @@ struct Reader {
     check_equal(kLayer, "k", "has output width", k.extent(1), "kv_heads * head_dim is", e.kv_heads * e.head_dim);
     e.value_dim = divided("v", v.extent(1), e.kv_heads, "value_dim");
     if (spec.value_dim) check_equal(kLayer, "v", "has value_dim", e.value_dim, "the spec has", *spec.value_dim);
-    for (const auto& part : {q, k, v}) check_size(part.extent(0), part.extent(1));
+    for (const auto& part : {q, k, v}) check_size(kLayer, part.extent(0), part.extent(1));
   }
 
   void read_fused() {
@@ -113,18 +90,16 @@ struct Reader {
     if (spec.value_dim) {
       check_between(kLayer, "value_dim", *spec.value_dim, 1, kMaxHeadDim);
       e.value_dim = *spec.value_dim;
-      check_between(kLayer, "the output width of qkv", width, e.kv_heads * e.value_dim, kMostElements);
+      check_between(kLayer, "the output width of qkv", width, e.kv_heads * e.value_dim, kMostPacked);
       e.head_dim = divided("qkv less its values", width - e.kv_heads * e.value_dim, e.heads + e.kv_heads, "head_dim");
     } else {
       e.value_dim = e.head_dim = divided("qkv", width, e.heads + 2 * e.kv_heads, "head_dim");
     }
-    check_size(e.model_dim, width);
+    check_size(kLayer, e.model_dim, width);
   }
 
   static void check_span(const char* name, std::span<const T> values, std::int64_t count, const char* what) {
-    if (!given(values)) return;
-    check_view(kLayer, operand(name, View<const T, 1>(values.data(), {static_cast<std::int64_t>(values.size())})));
-    check_equal(kLayer, name, "has", static_cast<std::int64_t>(values.size()), what, count);
+    check_vector(kLayer, name, values, count, what);
   }
 
   void check_biases() const {
@@ -151,36 +126,14 @@ struct Reader {
     const std::int64_t out =
         part == Part::q ? e.heads * e.head_dim : e.kv_heads * (part == Part::k ? e.head_dim : e.value_dim);
     const auto in_qkv = [&](std::int64_t column) { return fused_column(e, spec.fused_order, part, column); };
-    const auto same = [](std::int64_t column) { return column; };
-    PackedLinear<Sum<T>> packed =
-        fused ? pack_columns(in_out(w.qkv, order), out, in_qkv) : pack_columns(in_out(weight, order), out, same);
-    if (given(bias)) packed.bias = widened(bias, same, out);
+    PackedLinear<Sum<T>> packed = fused ? pack_columns(kLayer, in_out(w.qkv, order), out, in_qkv)
+                                        : pack_columns(kLayer, in_out(weight, order), out, kSameColumn);
+    if (given(bias)) packed.bias = widened(kLayer, bias, kSameColumn, out);
     // Beside separate weights a fused bias is in blocks.
     const FusedOrder bias_order = fused ? spec.fused_order : FusedOrder::blocks;
     if (given(w.qkv_bias))
       packed.bias = widened(
-          w.qkv_bias, [&](std::int64_t c) { return fused_column(e, bias_order, part, c); }, out);
-    return packed;
-  }
-
-  template <class Column>
-  static Buffer<Sum<T>> widened(std::span<const T> values, const Column& column, std::int64_t count) {
-    Buffer<Sum<T>> wide(count, kLayer);
-    for (std::int64_t i = 0; i < count; ++i)
-      wide.data()[i] = static_cast<Sum<T>>(values[static_cast<std::size_t>(column(i))]);
-    return wide;
-  }
-
-  // Blocks of kRowBlock columns, each a line of kRowBlock an input channel, zeros after the last column.
-  template <class Column>
-  static PackedLinear<Sum<T>> pack_columns(MatrixView<const T> weight, std::int64_t out, const Column& column) {
-    const std::int64_t in = weight.extent(0);
-    PackedLinear<Sum<T>> packed{in, out, Buffer<Sum<T>>(packed_elements(in, out), kLayer), {}};
-    for (std::int64_t c = 0; c < out && in > 0; ++c) {
-      Sum<T>* lane = packed.panels.data() + c / kRowBlock * kRowBlock * in + c % kRowBlock;
-      const T* from = weight.data() + column(c) * weight.stride(1);
-      for (std::int64_t i = 0; i < in; ++i) lane[i * kRowBlock] = static_cast<Sum<T>>(from[i * weight.stride(0)]);
-    }
+          kLayer, w.qkv_bias, [&](std::int64_t c) { return fused_column(e, bias_order, part, c); }, out);
     return packed;
   }
 
@@ -196,10 +149,9 @@ struct Reader {
       fail(ErrorCode::bad_option, words + "_bias is given; only a layer norm has one");
     if (!(norm.eps >= 0 && norm.eps <= 1))
       fail(ErrorCode::bad_option, words + " has eps " + std::to_string(norm.eps) + "; it must be 0 to 1");
-    const auto same = [](std::int64_t i) { return i; };
     PackedNorm<Sum<T>> packed{norm, {}, {}};
-    if (given(weight)) packed.weight = widened(weight, same, e.head_dim);
-    if (given(bias)) packed.bias = widened(bias, same, e.head_dim);
+    if (given(weight)) packed.weight = widened(kLayer, weight, kSameColumn, e.head_dim);
+    if (given(bias)) packed.bias = widened(kLayer, bias, kSameColumn, e.head_dim);
     if (norm.kind == Kind::rms_plus_1)
       for (std::int64_t i = 0; i < packed.weight.size(); ++i) packed.weight.data()[i] += 1;
     return packed;
@@ -251,9 +203,8 @@ MultiHeadAttention<T>::MultiHeadAttention(const MultiHeadSpec& spec, const Multi
   state->k_norm = reader.pack_norm("k_norm", spec.k_norm, weights.k_norm, weights.k_norm_bias);
   if (spec.rotary) make_tables(*spec.rotary, *state);
   state->q = reader.pack(Part::q), state->k = reader.pack(Part::k), state->v = reader.pack(Part::v);
-  const auto same = [](std::int64_t column) { return column; };
-  state->out = reader.pack_columns(in_out(weights.out, reader.order), e.out_dim, same);
-  if (given(weights.out_bias)) state->out.bias = reader.widened(weights.out_bias, same, e.out_dim);
+  state->out = pack_columns(kLayer, in_out(weights.out, reader.order), e.out_dim, kSameColumn);
+  if (given(weights.out_bias)) state->out.bias = widened(kLayer, weights.out_bias, kSameColumn, e.out_dim);
   state->extra_k = extra_rows<Sum<T>>(weights.bias_k, e.kv_heads, e.extra_keys, e.head_dim);
   state->extra_v = extra_rows<Sum<T>>(weights.bias_v, e.kv_heads, e.extra_keys, e.value_dim);
   state_ = std::move(state);

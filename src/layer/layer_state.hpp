@@ -4,21 +4,12 @@
 
 #include <vector>
 
-#include "kernels/matmul.hpp"
-#include "layer/buffer.hpp"
+#include "layer/packed_linear.hpp"
 #include "multihead/multi_head_attention.hpp"
 
 namespace multihead {
 
 constexpr const char* kLayer = "MultiHeadAttention";
-
-// y = x W + bias.
-template <class S>
-struct PackedLinear {
-  std::int64_t in = 0, out = 0;
-  Buffer<S> panels;  // as Product::packed
-  Buffer<S> bias;    // (out) or empty
-};
 
 template <class S>
 struct PackedNorm {

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// What stands around attention in a Transformer: products with packed weights, activations, norms over rows.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "multihead/layer.hpp"
+#include "multihead/multi_head_attention.hpp"
+#include "multihead/tensor.hpp"
+
+namespace multihead {
+
+enum class Activation {
+  none,
+  relu,
+  gelu,       // x (1 + erf(x / sqrt 2)) / 2 (Hendrycks and Gimpel 2016)
+  gelu_tanh,  // x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2, its approximation: gelu_new, gelu_pytorch_tanh
+  silu,       // x / (1 + exp(-x))
+};
+
+// y = activation(x W + bias).
+//   x (rows, in)   y (rows, out), may not overlap x; last axes contiguous
+// The weights are copied and packed by the constructor; the layer is immutable, cheap to copy (copies share them) and
+// may be called from many threads. A row's bits depend on itself alone: not on rows, threads or calls. Nothing is
+// allocated by a call. options.scratch is not used. T: float, double.
+template <class T>
+class Linear {
+ public:
+  // weight (in, out) or (out, in), as order says, one axis contiguous; bias (out) or empty.
+  Linear(MatrixView<const T> weight, WeightOrder order, std::span<const T> bias = {});
+
+  std::int64_t in() const noexcept;
+  std::int64_t out() const noexcept;
+
+  void forward(MatrixView<const T> x, MatrixView<T> y, Activation activation = Activation::none,
+               const LayerOptions& options = {}) const;
+
+  struct State;
+
+ private:
+  std::shared_ptr<const State> state_;
+};
+
+extern template class Linear<float>;
+extern template class Linear<double>;
+
+// A norm over each row, as HeadNorm says. weight, bias (width) or empty: ones, none.
+template <class T>
+struct RowNorm {
+  HeadNorm norm = {};
+  std::span<const T> weight = {}, bias = {};
+};
+
+// y = norm(x + residual), row by row; residual without extents: norm(x).
+//   x, residual, y (rows, width); y may be x or residual; last axes contiguous
+void row_norm(MatrixView<const float> x, MatrixView<const float> residual, const RowNorm<float>& norm,
+              MatrixView<float> y, const LayerOptions& options = {});
+void row_norm(MatrixView<const double> x, MatrixView<const double> residual, const RowNorm<double>& norm,
+              MatrixView<double> y, const LayerOptions& options = {});
+
+}  // namespace multihead

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// Linear: a product with packed weights, its bias and its activation in one pass.
+#include "multihead/linear.hpp"
+
+#include "layer/packed_linear.hpp"
+
+namespace multihead {
+
+namespace {
+
+constexpr const char* kName = "Linear";
+
+void check_activation(Activation activation) {
+  switch (activation) {
+    case Activation::none:
+    case Activation::relu:
+    case Activation::gelu:
+    case Activation::gelu_tanh:
+    case Activation::silu:
+      return;
+  }
+  fail(ErrorCode::bad_option, std::string(kName) + ": activation is none of none, relu, gelu, gelu_tanh and silu");
+}
+
+}  // namespace
+
+template <class T>
+struct Linear<T>::State {
+  PackedLinear<T> weights;
+};
+
+template <class T>
+Linear<T>::Linear(MatrixView<const T> weight, WeightOrder order, std::span<const T> bias) {
+  check_order(kName, order);
+  const MatrixView<const T> plain = checked_weight(kName, "weight", weight, order);
+  check_size(kName, plain.extent(0), plain.extent(1));
+  check_vector(kName, "bias", bias, plain.extent(1), "out is");
+  auto state = std::make_shared<State>();
+  state->weights = pack_columns(kName, plain, plain.extent(1), kSameColumn);
+  if (given(bias)) state->weights.bias = widened(kName, bias, kSameColumn, plain.extent(1));
+  state_ = std::move(state);
+}
+
+template <class T>
+std::int64_t Linear<T>::in() const noexcept {
+  return state_->weights.in;
+}
+
+template <class T>
+std::int64_t Linear<T>::out() const noexcept {
+  return state_->weights.out;
+}
+
+template <class T>
+void Linear<T>::forward(MatrixView<const T> x, MatrixView<T> y, Activation activation,
+                        const LayerOptions& options) const {
+  const Operand from = operand("x", x), to = operand("y", y);
+  for (const Operand& view : {from, to}) {
+    check_view(kName, view);
+    check_contiguous(kName, view);
+  }
+  check_equal(kName, "x", "has width", x.extent(1), "in is", in());
+  check_equal(kName, "y", "has width", y.extent(1), "out is", out());
+  check_equal(kName, "y", "has rows", y.extent(0), "x has", x.extent(0));
+  check_writable(kName, to);
+  check_apart(kName, to, from);
+  check_activation(activation);
+  check_between(kName, "threads", options.threads, 1, 1 << 16);
+  const KernelTable& table = choose_kernels(options.target);
+  const PackedLinear<T>& w = state_->weights;
+  const Product<T> product{x, {}, y, w.panels.data(), w.bias.data_or_null(), activation};
+  run_products<T>({&product, 1}, options.threads, options.parallel_for, table, nullptr);
+}
+
+template class Linear<float>;
+template class Linear<double>;
+
+}  // namespace multihead

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+// Weights as products read them: checked, widened to the type of the sums, packed. For MultiHeadAttention and Linear.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "kernels/matmul.hpp"
+#include "layer/buffer.hpp"
+#include "multihead/multi_head_attention.hpp"
+
+namespace multihead {
+
+constexpr std::int64_t kMostPacked = std::int64_t{1} << 44;  // elements
+
+// y = x W + bias.
+template <class S>
+struct PackedLinear {
+  std::int64_t in = 0, out = 0;
+  Buffer<S> panels;  // as Product::packed
+  Buffer<S> bias;    // (out) or empty
+};
+
+// The weight in [in, out] terms.
+template <class T>
+MatrixView<const T> in_out(MatrixView<const T> weight, WeightOrder order) {
+  if (order == WeightOrder::in_out) return weight;
+  return {weight.data(), {weight.extent(1), weight.extent(0)}, {weight.stride(1), weight.stride(0)}};
+}
+
+// Neither of the two.
+void check_order(const char* function, WeightOrder order);
+// A weight is given and one of its axes contiguous.
+void check_weight(const char* function, const Operand& weight);
+// A weight of that size can be packed.
+void check_size(const char* function, std::int64_t in, std::int64_t out);
+
+template <class T>
+MatrixView<const T> checked_weight(const char* function, const char* name, const MatrixView<const T>& weight,
+                                   WeightOrder order) {
+  if (!given(weight)) fail(ErrorCode::shape_mismatch, std::string(function) + ": " + name + " is not given");
+  check_weight(function, operand(name, weight));
+  return in_out(weight, order);
+}
+
+// A vector, where it is given, has count elements: "what" names the count.
+template <class T>
+void check_vector(const char* function, const char* name, std::span<const T> values, std::int64_t count,
+                  const char* what) {
+  if (!given(values)) return;
+  check_view(function, operand(name, View<const T, 1>(values.data(), {static_cast<std::int64_t>(values.size())})));
+  check_equal(function, name, "has", static_cast<std::int64_t>(values.size()), what, count);
+}
+
+constexpr auto kSameColumn = [](std::int64_t column) { return column; };
+
+// Element i is values[column(i)].
+template <class T, class Column>
+Buffer<Sum<T>> widened(const char* function, std::span<const T> values, const Column& column, std::int64_t count) {
+  Buffer<Sum<T>> wide(count, function);
+  for (std::int64_t i = 0; i < count; ++i)
+    wide.data()[i] = static_cast<Sum<T>>(values[static_cast<std::size_t>(column(i))]);
+  return wide;
+}
+
+// Blocks of kRowBlock columns, each a line of kRowBlock an input channel, zeros after the last column. Column c of the
+// result is column(c) of the weight. A block is written line by line, so that its columns, where they are the
+// contiguous axis or not, are read as kRowBlock streams side by side.
+template <class T, class Column>
+PackedLinear<Sum<T>> pack_columns(const char* function, MatrixView<const T> weight, std::int64_t out,
+                                  const Column& column) {
+  const std::int64_t in = weight.extent(0), step = weight.stride(0);
+  PackedLinear<Sum<T>> packed{in, out, Buffer<Sum<T>>::unfilled(packed_elements(in, out), function), {}};
+  for (std::int64_t first = 0; first < out && in > 0; first += kRowBlock) {
+    const std::int64_t columns = std::min<std::int64_t>(kRowBlock, out - first);
+    std::array<const T*, kRowBlock> from;
+    for (std::int64_t c = 0; c < columns; ++c)
+      from[static_cast<std::size_t>(c)] = weight.data() + column(first + c) * weight.stride(1);
+    Sum<T>* line = packed.panels.data() + first * in;
+    for (std::int64_t i = 0; i < in; ++i, line += kRowBlock) {
+      for (std::int64_t c = 0; c < columns; ++c)
+        line[c] = static_cast<Sum<T>>(from[static_cast<std::size_t>(c)][i * step]);
+      std::fill(line + columns, line + kRowBlock, Sum<T>(0));
+    }
+  }
+  return packed;
+}
+
+}  // namespace multihead
