@@ -18,9 +18,10 @@ LATER_MNEMONICS = re.compile(
     r"|rdseed|monitor|mwait|xsave)")
 
 
-# The library may ask libm for these alone: the standard rounds a square root one way, so its bits are everywhere the same.
-# The compiler computes it by itself and calls libm only to set errno for a negative argument.
-EXACT = {"sqrt", "sqrtf"}
+# The library may ask libm for these alone: there is one right answer, so its bits are everywhere the same. The compiler
+# computes a square root by itself and calls libm only to set errno for a negative argument; with ceil the standard's hash
+# tables count their buckets.
+EXACT = {"sqrt", "sqrtf", "ceil"}
 
 
 def library():

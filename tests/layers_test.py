@@ -33,7 +33,8 @@ GUESTS = {
     "cli": {"CLI/", "unistd.h", "sys/"},
     "bench": {"benchmark/", "immintrin.h", "arm_neon.h"},
     "src/core": {"pthread.h", "sched.h", "unistd.h", "xmmintrin.h", "immintrin.h", "cpuid.h", "sys/"},
-    "src/io": {"fcntl.h", "unistd.h", "sys/"},
+    "src/io": {"fcntl.h", "unistd.h", "sys/", "nlohmann/"},
+    "src/models": {"utf8proc.h"},
     "src/kernels": {"immintrin.h", "emmintrin.h", "cpuid.h", "arm_neon.h", "sys/auxv.h"},
 }
 

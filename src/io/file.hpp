@@ -26,6 +26,8 @@ struct Origin {
   [[noreturn]] void malformed(std::uint64_t byte, const std::string& rule) const {
     throw Error(ErrorCode::file_malformed, start() + "byte " + std::to_string(byte) + ": " + rule);
   }
+  // It breaks one that no single byte shows.
+  [[noreturn]] void malformed(const std::string& rule) const { throw Error(ErrorCode::file_malformed, start() + rule); }
   // The file cannot be opened, read or written.
   [[noreturn]] void missing(const std::string& reason) const { throw Error(ErrorCode::file_missing, start() + reason); }
   [[noreturn]] void out_of_memory(std::uint64_t size) const {
@@ -41,16 +43,36 @@ struct CloseFile {
 };
 using FileHandle = std::unique_ptr<std::FILE, CloseFile>;
 
+// What a file says, fit for a sentence: at most so many of its characters, all but printable ASCII as \xNN.
+inline std::string printable(std::string_view text, std::size_t most = 32) {
+  constexpr std::string_view kDigits = "0123456789abcdef";
+  std::string out;
+  for (const char c : text.substr(0, most)) {
+    const auto code = static_cast<unsigned char>(c);
+    if (code >= 0x20 && code < 0x7f)
+      out += c;
+    else
+      (out += "\\x").append({kDigits[code >> 4], kDigits[code & 15]});
+  }
+  return text.size() > most ? out + "..." : out;
+}
+
 inline std::string last_system_error() { return std::error_code(errno, std::generic_category()).message(); }
 
-// A regular file, open to be read. Anything else is refused before it is opened: opening a FIFO may wait for ever.
+// Refuses everything but a regular file before it is opened: opening a FIFO may wait for ever.
+inline void require_regular_file(const std::filesystem::path& path, const Origin& origin) {
+  std::error_code error;
+  const std::filesystem::file_status status = std::filesystem::status(path, error);
+  if (!std::filesystem::exists(status)) origin.missing("cannot be opened: " + error.message());
+  if (!std::filesystem::is_regular_file(status)) origin.missing("cannot be opened: it is not a regular file");
+}
+
+// A regular file, open to be read.
 class InputFile {
  public:
   InputFile(const std::filesystem::path& path, const Origin& origin) : origin_(origin) {
+    require_regular_file(path, origin);
     std::error_code error;
-    const std::filesystem::file_status status = std::filesystem::status(path, error);
-    if (!std::filesystem::exists(status)) origin.missing("cannot be opened: " + error.message());
-    if (!std::filesystem::is_regular_file(status)) origin.missing("cannot be opened: it is not a regular file");
     size_ = std::filesystem::file_size(path, error);
     if (error) origin.missing("cannot be opened: " + error.message());
     file_.reset(std::fopen(path.string().c_str(), "rb"));

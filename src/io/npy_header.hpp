@@ -13,6 +13,7 @@
 #include <string_view>
 
 #include "io/file.hpp"
+#include "io/shape.hpp"
 #include "multihead/io.hpp"
 
 namespace multihead::npy {
@@ -47,43 +48,14 @@ inline constexpr std::array<Description, 8> kDescriptions{{{ElementType::float16
                                                            {ElementType::int32, "<i4"},
                                                            {ElementType::int64, "<i8"}}};
 
-// The bytes of an array; nothing when an extent is negative or the extents other than zero multiply past 63 bits. An
-// empty array is held to that too, since strides are computed from its other extents.
+// The bytes of an array, as size_of_shape() has them.
 constexpr std::optional<std::int64_t> data_size(std::span<const std::int64_t> shape, ElementType type) noexcept {
-  auto size = static_cast<std::int64_t>(size_of(type));
-  bool empty = false;
-  for (const std::int64_t extent : shape) {
-    if (extent < 0) return std::nullopt;
-    if (extent == 0)
-      empty = true;
-    else if (__builtin_mul_overflow(size, extent, &size))
-      return std::nullopt;
-  }
-  return empty ? 0 : size;
+  return io::size_of_shape(shape, static_cast<std::int64_t>(size_of(type)));
 }
 
 // A shape as Python writes a tuple: "()", "(2,)", "(2, 3)".
 inline std::string shape_text(std::span<const std::int64_t> shape) {
-  std::string text = "(";
-  for (const std::int64_t extent : shape) {
-    if (text.size() > 1) text += ", ";
-    text += std::to_string(extent);
-  }
-  return text + (shape.size() == 1 ? ",)" : ")");
-}
-
-// What a file says, fit for a sentence: at most 32 characters, everything but printable ASCII as \xNN.
-inline std::string printable(std::string_view text) {
-  constexpr std::string_view kDigits = "0123456789abcdef";
-  std::string out;
-  for (const char c : text.substr(0, 32)) {
-    const auto code = static_cast<unsigned char>(c);
-    if (code >= 0x20 && code < 0x7f)
-      out += c;
-    else
-      (out += "\\x").append({kDigits[code >> 4], kDigits[code & 15]});
-  }
-  return text.size() > 32 ? out + "..." : out;
+  return "(" + io::joined(shape, ", ") + (shape.size() == 1 ? ",)" : ")");
 }
 
 // The dictionary of a header. The grammar is the part of Python's that writers of such files use: one dictionary of
@@ -105,8 +77,8 @@ class HeaderText {
       const std::string_view key = quoted("a key in quotes or '}' is expected");
       const auto which = static_cast<std::size_t>(std::find(kKeys.begin(), kKeys.end(), key) - kKeys.begin());
       if (which == kKeys.size())
-        refuse(at, "unknown key '" + printable(key) + "'; the keys are 'descr', 'fortran_order' and 'shape'");
-      if (seen[which]) refuse(at, "duplicate key '" + printable(key) + "'");
+        refuse(at, "unknown key '" + io::printable(key) + "'; the keys are 'descr', 'fortran_order' and 'shape'");
+      if (seen[which]) refuse(at, "duplicate key '" + io::printable(key) + "'");
       seen[which] = true;
       expect(':', "':' follows a key");
       if (which == 0) read_type(header);
@@ -167,7 +139,7 @@ class HeaderText {
     const std::string_view descr = quoted("descr is a type in quotes, such as '<f4'");
     const auto found = std::find_if(kDescriptions.begin(), kDescriptions.end(),
                                     [&](const Description& known) { return known.descr == descr; });
-    const std::string start = "descr '" + printable(descr) + "' is ";
+    const std::string start = "descr '" + io::printable(descr) + "' is ";
     if (found != kDescriptions.end())
       header.type = found->type;
     else if (descr.starts_with('>'))
