@@ -26,6 +26,25 @@ struct SampleArguments {
   std::string save;  // a folder, or empty
 };
 
+struct TokensArguments {
+  std::vector<std::string> texts;  // one or two
+  std::string model;               // a folder, or empty
+};
+
+struct EncodeArguments {
+  std::vector<std::string> sentences;
+  std::string file, out, model;  // each may be empty
+};
+
+struct HeadsArguments {
+  std::vector<std::string> texts;  // one or two
+  std::optional<std::int64_t> layer, head;
+  std::int64_t links = 3;
+  bool special = false;
+  Color color = Color::automatic;
+  std::string model;  // a folder, or empty
+};
+
 struct AttendArguments {
   std::string X, Wq, Wk, Wv, Wo;           // .npy files to read
   std::string out, weights, mean_weights;  // .npy files to write; the last two may be empty
@@ -50,6 +69,9 @@ struct CheckArguments {
 
 // Each prints to standard output and returns the exit status, 0 or 1. Throws Error.
 int sample(const SampleArguments& arguments, const Common& common);
+int heads(const HeadsArguments& arguments, const Common& common);
+int encode(const EncodeArguments& arguments, const Common& common);
+int tokens(const TokensArguments& arguments);
 int attend(const AttendArguments& arguments, const Common& common);
 int info(const Common& common);
 int explain(const ExplainArguments& arguments, const Common& common);

@@ -27,10 +27,10 @@ std::string_view environment(const char* name) {
   return value ? value : "";
 }
 
-Rgb color_of(double weight) {
-  const double place = std::clamp(weight, 0.0, 1.0) * (kMap.size() - 1);
-  const auto below = std::min(static_cast<std::size_t>(place), kMap.size() - 2);
-  const double part = place - static_cast<double>(below);
+Rgb color_of(double place) {
+  const double step = std::clamp(place, 0.0, 1.0) * (kMap.size() - 1);
+  const auto below = std::min(static_cast<std::size_t>(step), kMap.size() - 2);
+  const double part = step - static_cast<double>(below);
   Rgb color{};
   for (std::size_t i = 0; i < color.size(); ++i)
     color[i] = static_cast<int>(std::lround(kMap[below][i] + part * (kMap[below + 1][i] - kMap[below][i])));
@@ -45,16 +45,6 @@ int index_of_256(const Rgb& color) {
     index += step * (i == 0 ? 36 : i == 1 ? 6 : 1);
   }
   return index;
-}
-
-std::string colored(const std::string& text, double weight, ColorDepth depth) {
-  const Rgb back = color_of(weight);
-  const bool light = 299 * back[0] + 587 * back[1] + 114 * back[2] > 128'000;  // luma of Rec. 601
-  if (depth == ColorDepth::colors_256)
-    return "\x1b[48;5;" + std::to_string(index_of_256(back)) + (light ? ";38;5;16m" : ";38;5;231m") + text +
-           std::string(kReset);
-  return "\x1b[48;2;" + std::to_string(back[0]) + ';' + std::to_string(back[1]) + ';' + std::to_string(back[2]) +
-         (light ? ";38;2;0;0;0m" : ";38;2;255;255;255m") + text + std::string(kReset);
 }
 
 // "  0.8659  " in colour, or "  0.8659 [#########.]".
@@ -77,6 +67,16 @@ ColorDepth color_depth(Color color) {
     if (!all && term.find("256color") == std::string_view::npos) return ColorDepth::none;
   }
   return all ? ColorDepth::colors_24_bit : ColorDepth::colors_256;
+}
+
+std::string colored(const std::string& text, double place, ColorDepth depth) {
+  const Rgb back = color_of(place);
+  const bool light = 299 * back[0] + 587 * back[1] + 114 * back[2] > 128'000;  // luma of Rec. 601
+  if (depth == ColorDepth::colors_256)
+    return "\x1b[48;5;" + std::to_string(index_of_256(back)) + (light ? ";38;5;16m" : ";38;5;231m") + text +
+           std::string(kReset);
+  return "\x1b[48;2;" + std::to_string(back[0]) + ';' + std::to_string(back[1]) + ';' + std::to_string(back[2]) +
+         (light ? ";38;2;0;0;0m" : ";38;2;255;255;255m") + text + std::string(kReset);
 }
 
 Block heatmap(const std::string& title, MatrixView<const double> weights, ColorDepth depth) {

@@ -7,31 +7,25 @@
 #include <exception>
 #include <functional>
 #include <iostream>
+#include <iterator>
 #include <limits>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "arguments.hpp"
 #include "chapter.hpp"
+#include "model.hpp"
+#include "texts.hpp"
 
 namespace multihead::cli {
 
 namespace {
 
 enum Status { success = 0, failure = 1, usage = 2 };
-
-[[noreturn]] void refuse(const std::string& option, const std::string& text, const std::string& rule) {
-  throw Error(ErrorCode::bad_option, option + ": '" + text + "' is not " + rule);
-}
-
-std::optional<std::int64_t> whole_number(const std::string& text) {
-  std::int64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  return error == std::errc() && end == text.data() + text.size() ? std::optional(value) : std::nullopt;
-}
 
 // CLI11 checks numbers as doubles and says so at length; these options read and refuse by themselves.
 template <class Integer>
@@ -67,20 +61,25 @@ CLI::Option* add_words(CLI::App* app, const std::string& option, Value& value, c
   return app->add_option_function<std::string>(option, read, what)->type_name("WORD");
 }
 
+// CLI11 takes "[a, b]" for a list of texts and "++" for the end of a subcommand: such a word gets a sign at its end,
+// which whoever reads it takes away. So does one that has the signs already.
+constexpr char kSign = '\1';
+bool is_special(std::string_view word) {
+  word = word.substr(0, word.find_last_not_of(kSign) + 1);
+  return word == "++" || (word.starts_with('[') && word.ends_with(']'));
+}
+std::string guarded(std::string word) { return is_special(word) ? word + kSign : word; }
+std::string unguarded(std::string word) {
+  if (is_special(word) && word.ends_with(kSign)) word.pop_back();
+  return word;
+}
+
 CLI::Option* add_path(CLI::App* app, const std::string& option, std::string& path, const std::string& what) {
   const auto read = [option, &path](const std::string& text) {
     if (text.empty()) refuse(option, text, "the name of a file");
-    path = text;
+    path = unguarded(text);
   };
   return app->add_option_function<std::string>(option, read, what)->type_name("PATH");
-}
-
-std::optional<Alignment> alignment_of(const std::string& text) {
-  if (text == "square") return Alignment();
-  if (text == "top_left") return Alignment::top_left();
-  if (text == "bottom_right") return Alignment::bottom_right();
-  const std::optional<std::int64_t> offset = whole_number(text);
-  return offset ? std::optional(Alignment::at(*offset)) : std::nullopt;
 }
 
 void add_alignment(CLI::App* app, ExplainArguments& arguments) {
@@ -103,20 +102,6 @@ void add_alignment(CLI::App* app, ExplainArguments& arguments) {
       "--align", align, "Where queries stand without --causal: square, top_left, bottom_right or N");
   first->type_name("HOW");
   second->type_name("HOW")->excludes(first);
-}
-
-// Whole numbers, apart or with commas between. (CLI11 would let an empty one pass.)
-std::vector<std::int64_t> whole_numbers(const std::string& option, const std::vector<std::string>& texts) {
-  std::vector<std::int64_t> numbers;
-  for (const std::string& text : texts)
-    for (std::size_t begin = 0; begin <= text.size();) {
-      const std::size_t end = std::min(text.find(',', begin), text.size());
-      const std::optional<std::int64_t> number = whole_number(text.substr(begin, end - begin));
-      if (!number) refuse(option, text, "whole numbers with commas between");
-      numbers.push_back(*number);
-      begin = end + 1;
-    }
-  return numbers;
 }
 
 CLI::Option* add_list(CLI::App* app, const std::string& option, std::vector<std::int64_t>& values,
@@ -170,6 +155,12 @@ CLI::App* add(CLI::App& app, const char* name, const char* description, const ch
   return subcommand;
 }
 
+void add_color(CLI::App* app, Color& color) {
+  add_words(app, "--color", color, {{"auto", Color::automatic}, {"always", Color::always}, {"never", Color::never}},
+            "auto (on a terminal, unless NO_COLOR is set), always or never")
+      ->default_str("auto");
+}
+
 Subcommand add_sample(CLI::App& app) {
   auto arguments = std::make_shared<SampleArguments>();
   arguments->heads = chapter::kHeads;
@@ -180,10 +171,7 @@ Subcommand add_sample(CLI::App& app) {
                       "  multihead sample --save .             # also writes X.npy, Wq.npy, Wk.npy, Wv.npy, Wo.npy\n");
   sub->add_flag("--trace", arguments->trace, "Show every step, the weights as a heatmap");
   add_number(sub, "--heads", arguments->heads, 1, "Heads; must divide 6")->default_str("2");
-  add_words(sub, "--color", arguments->color,
-            {{"auto", Color::automatic}, {"always", Color::always}, {"never", Color::never}},
-            "auto (on a terminal, unless NO_COLOR is set), always or never")
-      ->default_str("auto");
+  add_color(sub, arguments->color);
   add_path(sub, "--save", arguments->save, "Folder to write the inputs to, as .npy files");
   return {sub, [arguments](const Common& common) { return sample(*arguments, common); }};
 }
@@ -262,6 +250,67 @@ Subcommand add_check(CLI::App& app) {
   return {sub, [arguments](const Common& common) { return check(*arguments, common); }};
 }
 
+CLI::Option* add_model(CLI::App* app, std::string& folder) {
+  return add_path(app, "--model", folder,
+                  "The model's folder; unless given, what MULTIHEAD_MODEL names, else the one that ./run fetched");
+}
+
+// Positional texts. (CLI11 would take an empty one for none.)
+CLI::Option* add_texts(CLI::App* app, const std::string& name, std::vector<std::string>& texts,
+                       const std::string& what) {
+  const auto read = [&texts](const std::vector<std::string>& given) {
+    std::transform(given.begin(), given.end(), std::back_inserter(texts), unguarded);
+  };
+  return app->add_option_function<std::vector<std::string>>(name, read, what)->type_name("TEXT");
+}
+
+Subcommand add_tokens(CLI::App& app) {
+  auto arguments = std::make_shared<TokensArguments>();
+  CLI::App* sub = add(app, "tokens", "Show the tokens of a text, or of a pair, as a model's tokenizer makes them",
+                      "  multihead tokens \"The weights are learned.\"\n"
+                      "  multihead tokens \"Is it raining?\" \"Take an umbrella.\"\n");
+  add_texts(sub, "texts", arguments->texts, "One text, or two as a pair")->expected(1, 2)->required();
+  add_model(sub, arguments->model);
+  return {sub, [arguments](const Common&) { return tokens(*arguments); }};
+}
+
+Subcommand add_encode(CLI::App& app) {
+  auto arguments = std::make_shared<EncodeArguments>();
+  CLI::App* sub = add(app, "encode", "Sentences to vectors, or how similar they are",
+                      "  multihead encode \"A man plays the guitar.\" \"Someone makes music.\" \"It will rain.\"\n"
+                      "  multihead encode \"A man plays the guitar.\" --out vector.npy\n"
+                      "  echo \"One sentence a line.\" | multihead encode --file - --out vectors.npy\n");
+  add_texts(sub, "sentences", arguments->sentences, "Sentences");
+  add_path(sub, "--file", arguments->file, "Text file with a sentence a line; - is standard input");
+  add_path(sub, "--out", arguments->out, "Vectors to write, (sentences, model_dim)");
+  add_model(sub, arguments->model);
+  return {sub, [arguments](const Common& common) { return encode(*arguments, common); }};
+}
+
+Subcommand add_heads(CLI::App& app) {
+  auto arguments = std::make_shared<HeadsArguments>();
+  CLI::App* sub = add(app, "heads", "Show what each head of a model looks at in a sentence, or in a pair",
+                      "  multihead heads \"The cat sat on the mat because it was warm.\"\n"
+                      "  multihead heads \"The cat sat on the mat because it was warm.\" --layer 1 --head 0\n"
+                      "  multihead heads \"Is it raining?\" \"Take an umbrella.\" --links 5 --special\n");
+  add_texts(sub, "texts", arguments->texts, "One text, or two as a pair")->expected(1, 2)->required();
+  const auto add_index = [&](const char* option, std::optional<std::int64_t>& index, const char* what) {
+    const auto read = [option, &index](const std::string& text) {
+      index = whole_number(text);
+      if (!index || *index < 0) refuse(option, text, "a whole number of at least 0");
+    };
+    return sub->add_option_function<std::string>(option, read, what)->type_name("N");
+  };
+  CLI::Option* layer = add_index("--layer", arguments->layer, "Layer of the map, from 0");
+  CLI::Option* head = add_index("--head", arguments->head, "Head of the map, from 0; both unless given: the strongest");
+  layer->needs(head), head->needs(layer);
+  add_number(sub, "--links", arguments->links, 1, "Links shown of each head")->default_str("3");
+  sub->add_flag("--special", arguments->special, "Links from and to [CLS] and [SEP] too, and of tokens to themselves");
+  add_color(sub, arguments->color);
+  add_model(sub, arguments->model);
+  return {sub, [arguments](const Common& common) { return heads(*arguments, common); }};
+}
+
 void add_common(CLI::App& app, Common& common) {
   app.set_version_flag("--version", std::string("multihead ") + version());
   add_number(&app, "--threads", common.threads, 1, "Threads; no result depends on it. All of the machine unless given");
@@ -272,7 +321,7 @@ void add_common(CLI::App& app, Common& common) {
 }
 
 int refused(const std::string& sentence) {
-  std::cerr << "multihead: " << sentence << "\nmultihead --help shows what there is.\n";
+  std::cerr << "multihead: " << printable(sentence) << "\nmultihead --help shows what there is.\n";
   return usage;
 }
 
@@ -288,12 +337,15 @@ int run(int argc, char** argv) {
       "Exit status: 0 success, 1 bad input or a failed check, 2 a command line that cannot be read.\n"
       "\nExamples:\n"
       "  multihead sample --trace\n"
+      "  multihead heads \"The cat sat on the mat.\"\n"
       "  multihead info\n"
       "  multihead check --problems 20 --threads 2\n");
-  const std::vector<Subcommand> subcommands{add_sample(app), add_attend(app), add_info(app), add_explain(app),
-                                            add_check(app)};
+  const std::vector<Subcommand> subcommands{add_sample(app), add_heads(app), add_encode(app),  add_tokens(app),
+                                            add_attend(app), add_info(app),  add_explain(app), add_check(app)};
   try {
-    app.parse(argc, argv);
+    std::vector<std::string> words;  // from the last to the first
+    for (int i = argc - 1; i > 0; --i) words.push_back(guarded(argv[i]));
+    app.parse(std::move(words));
   } catch (const CLI::Success& help_or_version) {
     return app.exit(help_or_version);
   } catch (const CLI::ParseError& error) {
@@ -303,7 +355,7 @@ int run(int argc, char** argv) {
   }
   for (const Subcommand& subcommand : subcommands)
     if (subcommand.app->parsed()) return subcommand.run(common);
-  return refused("a subcommand is missing: sample, attend, info, explain or check");
+  return refused("a subcommand is missing: sample, heads, encode, tokens, attend, info, explain or check");
 }
 
 }  // namespace
@@ -321,9 +373,9 @@ int main(int argc, char** argv) {
   } catch (const std::bad_alloc&) {
     std::cerr << "multihead: out of memory\n";
   } catch (const std::logic_error& error) {
-    std::cerr << "multihead: internal error: " << error.what() << '\n';
+    std::cerr << "multihead: internal error: " << printable(error.what()) << '\n';
   } catch (const std::exception& error) {
-    std::cerr << "multihead: " << error.what() << '\n';
+    std::cerr << "multihead: " << printable(error.what()) << '\n';
   }
   if (!std::cout.flush()) {
     std::cerr << "multihead: standard output cannot be written\n";

@@ -13,11 +13,13 @@ import subprocess
 import tempfile
 import unittest
 
+import tiny_encoder
+
 SOURCE = pathlib.Path(__file__).resolve().parent.parent
 BUILD = pathlib.Path(os.environ.get("MULTIHEAD_BUILD", "build/release")).resolve()
 COMMAND = next((path for path in (BUILD / "multihead", BUILD / "cli" / "multihead") if path.is_file()), None)
 GOLDEN = SOURCE / "tests" / "golden_cli"
-SUBCOMMANDS = ["sample", "attend", "info", "explain", "check"]
+SUBCOMMANDS = ["sample", "heads", "encode", "tokens", "attend", "info", "explain", "check"]
 PLAIN = {"TERM": "dumb"}  # no variable that a colour or a target depends on
 TARGETS = ["baseline", "avx2", "avx512", "neon"]
 DESCRIPTION = {"f": "<f4", "d": "<f8", "e": "<f2"}
@@ -25,7 +27,7 @@ DESCRIPTION = {"f": "<f4", "d": "<f8", "e": "<f2"}
 
 def run(*arguments, program=COMMAND, folder=None, environment=None, **more):
     settings = {key: value for key, value in os.environ.items()
-                if key not in ("NO_COLOR", "COLORTERM", "TERM", "MULTIHEAD_TARGET")}
+                if key not in ("NO_COLOR", "COLORTERM", "TERM", "COLUMNS", "MULTIHEAD_TARGET", "MULTIHEAD_MODEL")}
     settings["PATH"] = f"{COMMAND.parent}{os.pathsep}{settings['PATH']}"
     settings.update(environment or PLAIN)
     more = more or {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -64,7 +66,7 @@ def matrix_after(text, title):
     return rows
 
 
-@unittest.skipIf(COMMAND is None, "the command was not built: CLI11 is not installed")
+@unittest.skipIf(COMMAND is None, "the command was not built: CLI11 or utf8proc is not installed")
 class Command(unittest.TestCase):
     maxDiff = None
 
@@ -277,16 +279,18 @@ class Attend(Command):
 class Help(Command):
     def examples(self, text):
         lines = text[text.index("Examples:\n"):].replace("\\\n", "").splitlines()
-        return [line.strip() for line in lines if line.startswith("  multihead ")]
+        return [line.strip() for line in lines if re.match("  (echo .*[|] )?multihead ", line)]
 
     def test_examples_run(self):
+        tiny_encoder.write(self.folder)
+        settings = {**PLAIN, "MULTIHEAD_MODEL": str(self.folder)}
         for name in ["", *SUBCOMMANDS]:
             text = self.succeed(*filter(None, [name]), "--help")
             examples = self.examples(text)
             self.assertGreaterEqual(len(examples), 2)
             for example in examples:
                 with self.subTest(example=example):
-                    outcome = run("-c", example, program="sh", folder=self.folder)
+                    outcome = run("-c", example, program="sh", folder=self.folder, environment=settings)
                     self.assertEqual((outcome.returncode, outcome.stderr), (0, ""))
                     self.assertNotEqual(outcome.stdout, "")
 

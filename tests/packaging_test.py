@@ -57,6 +57,7 @@ class Packaging(unittest.TestCase):
         cls.prefix = cls.top / "moved"  # what is installed may be moved
         (cls.top / "first").rename(cls.prefix)
         library = next(cls.prefix.rglob("libmultihead.*"))
+        cls.models = any(cls.prefix.rglob("libmultihead_models.*"))
         cls.libraries = library.parent
         cls.shared = any(cls.prefix.rglob("libmultihead.so"))
 
@@ -79,7 +80,8 @@ class Packaging(unittest.TestCase):
         self.assertEqual({path.name for path in (self.prefix / "include" / "multihead").iterdir()}, headers)
         text = (SOURCE / "include" / "multihead" / "multihead.hpp").read_text(encoding="utf-8")
         version = ".".join(re.findall(r"#define MULTIHEAD_VERSION_\w+ (\d+)", text))
-        self.assertIn(f"Version: {version}\n", (self.libraries / "pkgconfig" / "multihead.pc").read_text(encoding="utf-8"))
+        for name in ("multihead.pc", "multihead_models.pc")[:1 + self.models]:
+            self.assertIn(f"Version: {version}\n", (self.libraries / "pkgconfig" / name).read_text(encoding="utf-8"))
         for path in self.prefix.rglob("*"):
             if path.suffix in (".cmake", ".pc"):
                 self.assertNotRegex(path.read_text(encoding="utf-8"), f"{SOURCE}/|{BUILD}|/first\\b")
@@ -104,8 +106,45 @@ class Packaging(unittest.TestCase):
         prefix = folder / "prefix"
         prefix.symlink_to(self.prefix)
         libraries = prefix / self.libraries.relative_to(self.prefix)
-        run(CONSUMERS / "pkg_config" / "build", folder / "consumer", PKG_CONFIG_PATH=libraries / "pkgconfig")
+        build, paths = CONSUMERS / "pkg_config" / "build", {"PKG_CONFIG_PATH": libraries / "pkgconfig"}
+        run(build, "main.cpp", folder / "consumer", "multihead", **paths)
         self.check_output(folder / "consumer", LD_LIBRARY_PATH=libraries)
+        if self.models:
+            run(build, "models.cpp", folder / "models", "multihead_models", **paths)
+            self.assertEqual(run(folder / "models", LD_LIBRARY_PATH=libraries), "1\n3\n4\n2\n")
+
+    def test_the_component_models(self):
+        if not self.models:
+            self.skipTest("multihead_models was not built: utf8proc is missing")
+        program = self.build_project("models", f"-DCMAKE_PREFIX_PATH={self.prefix}")
+        self.assertEqual(run(program), "1\n3\n4\n2\n")
+
+    def test_the_component_models_without_utf8proc(self):
+        if not self.models:
+            self.skipTest("multihead_models was not built: utf8proc is missing")
+        nothing = {"PKG_CONFIG_LIBDIR": self.top, "PKG_CONFIG_PATH": ""}
+        for word, refused in (("OPTIONAL_COMPONENTS", False), ("REQUIRED COMPONENTS", True)):
+            folder = self.top / word
+            folder.mkdir()
+            (folder / "CMakeLists.txt").write_text(
+                "cmake_minimum_required(VERSION 3.25)\nproject(without LANGUAGES CXX)\n"
+                f"find_package(multihead CONFIG {word} models)\n"
+                "message(STATUS \"found: ${multihead_FOUND} ${multihead_models_FOUND}\")\n", encoding="utf-8")
+            configure = ("cmake", "-G", "Ninja", "-S", folder, "-B", folder / "out", f"-DCMAKE_PREFIX_PATH={self.prefix}")
+            if refused:
+                with self.assertRaisesRegex(AssertionError, "does not find libutf8proc"):
+                    run(*configure, **nothing)
+            else:
+                self.assertRegex(run(*configure, **nothing), "found: (1|TRUE) FALSE")
+
+    def test_an_unknown_component_is_refused(self):
+        folder = self.top / "unknown"
+        folder.mkdir()
+        (folder / "CMakeLists.txt").write_text(
+            "cmake_minimum_required(VERSION 3.25)\nproject(unknown LANGUAGES CXX)\n"
+            "find_package(multihead CONFIG REQUIRED COMPONENTS gpu)\n", encoding="utf-8")
+        with self.assertRaisesRegex(AssertionError, "without the component gpu"):
+            run("cmake", "-G", "Ninja", "-S", folder, "-B", folder / "out", f"-DCMAKE_PREFIX_PATH={self.prefix}")
 
     def test_add_subdirectory(self):
         if self.shared:
@@ -115,7 +154,7 @@ class Packaging(unittest.TestCase):
     def test_command(self):
         command = self.prefix / "bin" / "multihead"
         if not command.exists():
-            self.skipTest("the command was not built: CLI11 is missing")
+            self.skipTest("the command was not built: CLI11 or utf8proc is missing")
         self.assertTrue(run(command, "--help"))
 
     def test_shared_library_names(self):

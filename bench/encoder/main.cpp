@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// An encoder that answers compare.py: for each line "IDS SEQUENCES LENGTH REPEATS" on standard input, the seconds of
+// one forward pass, and its output in a file beside IDS.
+#include <chrono>
+#include <cstdint>
+#include <exception>
+#include <filesystem>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "multihead/encoder.hpp"
+#include "multihead/io.hpp"
+
+namespace {
+
+using namespace multihead;
+
+double seconds_of(const Encoder& encoder, const EncoderInput& input, MatrixView<float> output, int repeats,
+                  const LayerOptions& options) {
+  const auto start = std::chrono::steady_clock::now();
+  for (int i = 0; i < repeats; ++i) encoder.forward(input, output, options);
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / repeats;
+}
+
+void serve(const std::filesystem::path& folder, int threads) {
+  const Encoder encoder(folder);
+  LayerOptions options;
+  options.threads = threads;
+  std::string path;
+  std::int64_t sequences = 0, length = 0;
+  int repeats = 0;
+  while (std::cin >> path >> sequences >> length >> repeats) {
+    const Array ids = read_npy(path);
+    std::vector<std::int64_t> cu_seqlens;
+    for (std::int64_t s = 0; s <= sequences; ++s) cu_seqlens.push_back(s * length);
+    Matrix<float> output(sequences * length, encoder.extents().model_dim);
+    const double seconds = seconds_of(encoder, {ids.values<std::int64_t>(), cu_seqlens, {}}, output, repeats, options);
+    const std::int64_t shape[3] = {sequences, length, encoder.extents().model_dim};
+    write_npy(path + ".out.npy", output.values(), shape);
+    std::cout << seconds << std::endl;
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    if (argc != 3) throw Error(ErrorCode::bad_option, "usage: multihead_encoder_bench FOLDER THREADS");
+    serve(argv[1], std::stoi(argv[2]));
+  } catch (const std::exception& error) {
+    std::cerr << error.what() << '\n';
+    return 1;
+  }
+  return 0;
+}

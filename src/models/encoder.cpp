@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+// Encoder::forward: embeddings, then layer by layer attention, feed-forward, and the norms of their sums.
+#include <algorithm>
+#include <cfenv>
+#include <cmath>
+#include <memory>
+#include <new>
+
+#include "models/encoder_call.hpp"
+
+namespace multihead {
+
+namespace {
+
+// Rows of the feed-forward layer that go through it together, for each thread: enough to make up for reading the
+// weights again, few enough for what lies between its two products to stay in the second-level cache.
+constexpr std::int64_t kRowsTogether = 96;
+constexpr std::size_t kLine = 64;
+
+// The default arithmetic for this thread while it lives: sums that this file makes itself are rounded to nearest.
+class DefaultArithmetic {
+ public:
+  DefaultArithmetic() noexcept {
+    std::fegetenv(&saved_);
+    std::fesetenv(FE_DFL_ENV);
+  }
+  ~DefaultArithmetic() { std::fesetenv(&saved_); }
+  DefaultArithmetic(const DefaultArithmetic&) = delete;
+  DefaultArithmetic& operator=(const DefaultArithmetic&) = delete;
+
+ private:
+  std::fenv_t saved_;
+};
+
+struct Kept {
+  std::unique_ptr<std::byte[]> bytes;
+  std::size_t size = 0;
+  bool in_use = false;
+};
+thread_local Kept kept;
+
+// Floats for one call, of the buffer that each thread keeps and that only grows. A call inside a call on the same
+// thread, as a caller's parallel_for may make it, has memory of its own.
+class Workspace {
+ public:
+  explicit Workspace(std::size_t floats) {
+    Kept& from = kept.in_use ? own_ : kept;
+    const std::size_t wanted = floats * sizeof(float) + kLine;
+    if (from.size < wanted) {
+      from.size = 0;
+      from.bytes.reset();
+      try {
+        from.bytes.reset(new std::byte[wanted]);
+      } catch (const std::bad_alloc&) {
+        fail(kEncoder, ErrorCode::out_of_memory,
+             "working memory of " + std::to_string(wanted) + " bytes cannot be allocated");
+      }
+      from.size = wanted;
+    }
+    kept_ = &from == &kept;
+    if (kept_) kept.in_use = true;
+    void* at = from.bytes.get();
+    std::size_t room = wanted;
+    next_ = static_cast<float*>(std::align(kLine, floats * sizeof(float), at, room));
+  }
+  ~Workspace() {
+    if (kept_) kept.in_use = false;
+  }
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+
+  MatrixView<float> take(std::int64_t rows, std::int64_t width) {
+    const MatrixView<float> taken(next_, {rows, width});
+    next_ += rows * width;
+    return taken;
+  }
+
+ private:
+  Kept own_;
+  bool kept_ = false;
+  float* next_ = nullptr;
+};
+
+MatrixView<float> rows_of(const MatrixView<float>& x, std::int64_t first, std::int64_t count) {
+  return {x.data() + first * x.stride(0), {count, x.extent(1)}, x.strides()};
+}
+
+void copy_rows(const MatrixView<float>& from, const MatrixView<float>& to) {
+  for (std::int64_t row = 0; row < from.extent(0); ++row)
+    std::copy_n(from.data() + row * from.stride(0), from.extent(1), to.data() + row * to.stride(0));
+}
+
+// One call at work. x: the hidden states; a: what attention, then the feed-forward layer, add to them.
+struct Forward {
+  const EncoderCall& call;
+  MatrixView<float> x, a, middle;
+  const EncoderExtents& e = call.encoder.e;
+
+  // word + position + token type, in this order.
+  void sum_embeddings(std::int64_t first, std::int64_t last) const {
+    const std::optional<std::int64_t> pad = call.encoder.pad;
+    const float* const types = call.encoder.types ? call.encoder.types->values().data() : nullptr;
+    std::int64_t next = pad ? *pad + 1 : 0;
+    for (std::int64_t t = first; t < last; ++t) {
+      const auto at = static_cast<std::size_t>(t);
+      const std::int64_t id = call.input.ids[at], place = pad && id == *pad ? id : next++;
+      const std::int64_t type = call.input.token_types.empty() ? 0 : call.input.token_types[at];
+      const float* const word = call.encoder.words.values().data() + id * e.model_dim;
+      const float* const position = call.encoder.positions.values().data() + place * e.model_dim;
+      float* const to = x.data() + t * e.model_dim;
+      if (types)
+        for (std::int64_t c = 0; c < e.model_dim; ++c) to[c] = word[c] + position[c] + types[type * e.model_dim + c];
+      else
+        for (std::int64_t c = 0; c < e.model_dim; ++c) to[c] = word[c] + position[c];
+    }
+  }
+
+  void embed() const {
+    {
+      const DefaultArithmetic arithmetic;
+      each_sequence(call.input.cu_seqlens, call.tokens(),
+                    [&](std::int64_t first, std::int64_t last) { sum_embeddings(first, last); });
+    }
+    row_norm(x, {}, call.encoder.embedding_norm.norm(), x, call.options);
+    hand_out(0);
+  }
+
+  void attend(std::size_t layer) const {
+    const std::int64_t tokens = call.tokens();
+    MultiHeadOptions options;
+    options.attention.threads = call.options.threads;
+    options.attention.parallel_for = call.options.parallel_for;
+    options.attention.target = call.options.target;
+    options.attention.cu_seqlens_q = options.attention.cu_seqlens_k = call.input.cu_seqlens;
+    MultiHeadRequests<float> requests;
+    if (!call.requests.weights.empty()) requests.weights = call.requests.weights[layer];
+    call.encoder.layers[layer].attention.forward(View3<const float>(x.data(), {1, tokens, e.model_dim}),
+                                                 View3<float>(a.data(), {1, tokens, e.model_dim}), options, requests);
+  }
+
+  void feed_forward(const EncoderLayer& layer) const {
+    for (std::int64_t first = 0; first < call.tokens(); first += middle.extent(0)) {
+      const std::int64_t count = std::min(middle.extent(0), call.tokens() - first);
+      const MatrixView<float> in = rows_of(x, first, count), out = rows_of(a, first, count);
+      const MatrixView<float> between = rows_of(middle, 0, count);
+      row_norm(out, in, layer.attention_norm.norm(), in, call.options);
+      layer.up.forward(in, between, call.encoder.activation, call.options);
+      layer.down.forward(between, out, Activation::none, call.options);
+      row_norm(out, in, layer.output_norm.norm(), in, call.options);
+    }
+  }
+
+  void hand_out(std::int64_t layer) const {
+    const View3<float>& states = call.requests.hidden_states;
+    if (states.data())
+      copy_rows(x, {states.data() + layer * states.stride(0),
+                    {states.extent(1), states.extent(2)},
+                    {states.stride(1), states.stride(2)}});
+  }
+
+  void run() const {
+    embed();
+    for (std::size_t layer = 0; layer < call.encoder.layers.size(); ++layer) {
+      attend(layer);
+      feed_forward(call.encoder.layers[layer]);
+      hand_out(static_cast<std::int64_t>(layer) + 1);
+    }
+    copy_rows(x, call.output);
+  }
+};
+
+}  // namespace
+
+void Encoder::forward(const EncoderInput& input, MatrixView<float> output, const LayerOptions& options,
+                      const EncoderRequests& requests) const {
+  const EncoderCall call{*state_, input, output, options, requests};
+  call.check();
+  const std::int64_t tokens = call.tokens(), width = state_->e.model_dim;
+  if (tokens == 0) return;
+  const std::int64_t together = std::min(tokens, kRowsTogether * options.threads);
+  Workspace workspace(static_cast<std::size_t>(2 * tokens * width + together * state_->e.intermediate_dim));
+  const MatrixView<float> x = workspace.take(tokens, width), a = workspace.take(tokens, width);
+  Forward{call, x, a, workspace.take(together, state_->e.intermediate_dim)}.run();
+}
+
+void mean_pool(MatrixView<const float> hidden, std::span<const std::int64_t> cu_seqlens, bool normalise,
+               MatrixView<float> vectors) {
+  constexpr const char* kName = "mean_pool";
+  const std::int64_t width = hidden.extent(1);
+  check_starts(kName, cu_seqlens, hidden.extent(0));
+  const std::int64_t sequences = cu_seqlens.empty() ? 1 : static_cast<std::int64_t>(cu_seqlens.size()) - 1;
+  Written to("vectors", vectors);
+  check_written(kName, to, {sequences, width});
+  check_rows(kName, to);
+  Written from("hidden", hidden);
+  check_written(kName, from, {hidden.extent(0), width});
+  check_rows(kName, from);
+  check_apart(kName, to, "hidden", from.begin, from.end);
+  check_apart(kName, to, "cu_seqlens", cu_seqlens.data(), cu_seqlens.data() + cu_seqlens.size());
+  const DefaultArithmetic arithmetic;
+  std::int64_t sequence = 0;
+  each_sequence(cu_seqlens, hidden.extent(0), [&](std::int64_t first, std::int64_t last) {
+    float* const sum = vectors.data() + sequence++ * vectors.stride(0);
+    std::fill_n(sum, width, 0.0f);
+    for (std::int64_t row = first; row < last; ++row)
+      for (std::int64_t c = 0; c < width; ++c) sum[c] += hidden.data()[row * hidden.stride(0) + c];
+    double squares = 0;
+    for (std::int64_t c = 0; c < width && last > first; ++c) {
+      sum[c] /= static_cast<float>(last - first);
+      squares += static_cast<double>(sum[c]) * sum[c];
+    }
+    if (!normalise || squares == 0) return;
+    const double length = std::sqrt(squares);
+    for (std::int64_t c = 0; c < width; ++c) sum[c] = static_cast<float>(sum[c] / length);
+  });
+}
+
+}  // namespace multihead

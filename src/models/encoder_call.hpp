@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// The rules of a call of Encoder, and those of sequences packed one after the other.
+#pragma once
+
+#include <string>
+
+#include "models/encoder_state.hpp"
+#include "multihead/error.hpp"
+
+namespace multihead {
+
+struct EncoderCall {
+  const Encoder::State& encoder;
+  const EncoderInput& input;
+  const MatrixView<float>& output;
+  const LayerOptions& options;
+  const EncoderRequests& requests;
+
+  std::int64_t tokens() const { return static_cast<std::int64_t>(input.ids.size()); }
+  // Throws Error.
+  void check() const;
+};
+
+[[noreturn]] void fail(const char* function, ErrorCode code, const std::string& rule);
+
+// Positions of starts: 0 first, ascending, the last one all tokens; or none, for one sequence.
+void check_starts(const char* function, std::span<const std::int64_t> starts, std::int64_t tokens);
+
+// Calls body(first, last) for each sequence.
+template <class Body>
+void each_sequence(std::span<const std::int64_t> starts, std::int64_t tokens, const Body& body) {
+  if (starts.empty()) return body(std::int64_t{0}, tokens);
+  for (std::size_t s = 0; s + 1 < starts.size(); ++s) body(starts[s], starts[s + 1]);
+}
+
+// What a call writes, with its type forgotten: checked against the extents that it must have, and apart from the
+// others.
+struct Written {
+  const char* name;
+  const float* data;
+  std::span<const std::int64_t> extents, strides;
+  const float *begin = nullptr, *end = nullptr;  // set by check_written
+
+  template <class E, int Rank>
+  Written(const char* its_name, const View<E, Rank>& view)
+      : name(its_name), data(view.data()), extents(view.extents()), strides(view.strides()) {}
+};
+
+// Extents as wanted, no two elements in one place.
+void check_written(const char* function, Written& view, std::initializer_list<std::int64_t> wanted);
+// The last axis is contiguous.
+void check_rows(const char* function, const Written& view);
+void check_apart(const char* function, const Written& view, const char* other, const void* begin, const void* end);
+
+}  // namespace multihead

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Encoder against the models of transformers themselves: every family, activation and way to store the weights."""
+
+import pathlib
+import re
+import subprocess
+import sys
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "frameworks"))
+import compared  # noqa: E402
+import torch_layer_test  # noqa: E402
+
+VARIANTS = ["plain", "headed", "sharded", "float16", "bfloat16", "old"]
+
+
+class EncoderPeer(unittest.TestCase):
+    def test_models_give_the_same_states_and_weights(self):
+        runner = compared.BUILD / "tests" / "encoder_runner"
+        if not runner.exists():
+            self.skipTest("encoder_runner is not built: it needs utf8proc")
+        why = "" if torch_layer_test.TORCH.exists() else "python3-torch is not installed"
+        if not why:
+            interpreter, why = compared.environment("torch", torch_layer_test.PYTHON, torch_layer_test.REQUIREMENTS,
+                                                    system_packages=True)
+        if why:
+            self.assertFalse(compared.CI, why)
+            self.skipTest(why)
+        ran = subprocess.run([str(interpreter), "-B", str(compared.HERE / "encoder_cases.py"), str(runner)],
+                             capture_output=True, text=True, check=False)
+        self.assertEqual(ran.returncode, 0, ran.stdout[-3000:] + ran.stderr[-3000:])
+        self.assertEqual([line for line in ran.stdout.splitlines() if line.startswith("FAILED")], [])
+        passed = re.findall(r"^passed (\S+) (\S+) (\S+)$", ran.stdout, re.MULTILINE)
+        self.assertEqual(len(passed), 4 * 4 * len(VARIANTS))
+        for variant in VARIANTS:
+            self.assertEqual(len([name for name, _, _ in passed if name.endswith("_" + variant)]), 4 * 4, variant)
+        print(f"{len(passed)} models, worst error of a hidden state {max(float(states) for _, states, _ in passed):.2g}, "
+              f"of a weight {max(float(weights) for _, _, weights in passed):.2g}")
+
+
+if __name__ == "__main__":
+    unittest.main()
