@@ -166,7 +166,7 @@ const std::vector<Hostile> kHostile{
      "total_size of metadata is -1; it must be"},
     {"SizeIsText", "{\"metadata\":{\"total_size\":\"1\"},\"weight_map\":{}}",
      "total_size of metadata is of type string"},
-    {"FileIsANumber", "{\"weight_map\":{\"a\":1}}", "tensor 'a': its file is of type number; it must be a string"},
+    {"FileIsANumber", "{\"weight_map\":{\"a\":1}}", "tensor 'a': its file is 1; it must be a string"},
     {"NoFile", mapped(""), "tensor 'a': its file '' is not the plain name of a file"},
     {"ThisFolder", mapped("."), "its file '.' is not the plain name"},
     {"FolderAbove", mapped(".."), "its file '..' is not the plain name"},

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // .npy: round trips, Fortran order, NumPy's own bytes, a table of hostile files, mutated files and failing disks.
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <bit>
-#include <csignal>
 #include <fstream>
 #include <initializer_list>
 #include <iterator>
@@ -17,6 +15,7 @@
 #include <random>
 #include <utility>
 
+#include "full_disk.hpp"
 #include "multihead/error.hpp"
 #include "multihead/io.hpp"
 
@@ -380,18 +379,14 @@ TEST_F(Npy, WriterReplacesThroughLinksAndKeepsPermissions) {
 
 TEST_F(Npy, FullDiskLeavesTheOldFileAndNoOther) {
   const fs::path path = put("a.npy", "old");
-  rlimit before{};
-  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
-  const rlimit limit{4096, before.rlim_max};  // a write past it fails as on a full disk, once the signal is ignored
-  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
-  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
-  for (const std::int64_t count : {1000, 100000}) {  // one a buffer's length past the limit, one far past it
-    const std::vector<float> values(static_cast<std::size_t>(count));
-    const auto write = [&] { write_npy(path, values, Shape{count}); };
-    expect_error(ErrorCode::file_missing, write, {"a.npy: cannot be written: "});
+  {
+    const FullDisk full;
+    for (const std::int64_t count : {1000, 100000}) {  // one a buffer's length past the limit, one far past it
+      const std::vector<float> values(static_cast<std::size_t>(count));
+      const auto write = [&] { write_npy(path, values, Shape{count}); };
+      expect_error(ErrorCode::file_missing, write, {"a.npy: cannot be written: "});
+    }
   }
-  setrlimit(RLIMIT_FSIZE, &before);
-  std::signal(SIGXFSZ, handler);
   EXPECT_EQ(get(path), "old");
   EXPECT_EQ(files(), 1);
 }

@@ -2,7 +2,6 @@
 // tokenizer.json and vocab.txt: what they become, and every rule of their readers.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <ostream>
 #include <string>
@@ -314,21 +313,6 @@ TEST_F(TokenizerFolder, IsRefusedByFileAndField) {
   std::filesystem::remove(folder_ / "tokenizer.json");
   std::filesystem::create_symlink("nowhere", folder_ / "tokenizer.json");
   expect_refusal(ErrorCode::file_missing, read, {start, "tokenizer.json: cannot be opened"});
-}
-
-TEST_F(TokenizerFolder, MiniLM) {
-  const char *const named = std::getenv("MULTIHEAD_MODEL"), *const home = std::getenv("HOME");
-  std::filesystem::path folder = named ? named : "";
-  if (!named && home) folder = std::filesystem::path(home) / ".cache/multihead/all-MiniLM-L6-v2";
-  if (!std::filesystem::exists(folder / "tokenizer.json")) GTEST_SKIP() << "all-MiniLM-L6-v2 is not here";
-  const WordPieceModel model = read_wordpiece(folder);
-  ASSERT_EQ(model.vocabulary.size(), 30522u);
-  EXPECT_EQ(model.vocabulary[101] + model.vocabulary[102] + model.vocabulary[30521], "[CLS][SEP]##\uff5e");
-  EXPECT_EQ(model.classify + model.separate, "[CLS][SEP]");
-  EXPECT_EQ(model.added.size(), 5u);
-  if (!std::filesystem::exists(folder / "vocab.txt")) return;
-  std::filesystem::create_symlink(std::filesystem::absolute(folder / "vocab.txt"), folder_ / "vocab.txt");
-  EXPECT_EQ(read_wordpiece(folder_).vocabulary, model.vocabulary);
 }
 
 }  // namespace

@@ -26,12 +26,6 @@ namespace {
 constexpr const char* kSingle = "model.safetensors";
 constexpr const char* kIndex = "model.safetensors.index.json";
 
-// Also a link that leads nowhere: that is an error to be told, not an absence.
-bool is_there(const std::filesystem::path& path) {
-  std::error_code error;
-  return std::filesystem::exists(std::filesystem::symlink_status(path, error));
-}
-
 io::OpenSafetensors open(const std::filesystem::path& path, const SafetensorsLimits& limits) {
   const std::string name = path.string();
   return io::open_safetensors(path, io::Origin{"Checkpoint", name}, limits);
@@ -78,10 +72,10 @@ Checkpoint::Checkpoint(const std::filesystem::path& folder, const SafetensorsLim
   const io::Origin origin{"Checkpoint", name};
   std::error_code error;
   if (!std::filesystem::is_directory(folder, error)) origin.missing("it is not a folder");
-  if (is_there(folder / kSingle)) {
+  if (io::is_there(folder / kSingle)) {
     state->files.push_back(open(folder / kSingle, limits));
     state->tensors = state->files.back()->tensors;
-  } else if (is_there(folder / kIndex)) {
+  } else if (io::is_there(folder / kIndex)) {
     open_files(*state, limits);
   } else {
     origin.missing(std::string("it holds neither ") + kSingle + " nor " + kIndex);

@@ -13,15 +13,13 @@ namespace {
 
 const Json& object_at(const Json& json, const char* key, const Origin& origin) {
   const Json& value = json.at(key);
-  if (!value.is_object())
-    origin.malformed(std::string(key) + " is of type " + value.type_name() + "; it must be an object");
+  if (!value.is_object()) origin.malformed(std::string(key) + " is " + kind_text(value) + "; it must be an object");
   return value;
 }
 
 const std::string& file_of(const std::string& tensor, const Json& value, const Origin& origin) {
   const std::string start = "weight_map: " + tensor_text(tensor) + ": ";
-  if (!value.is_string())
-    origin.malformed(start + "its file is of type " + value.type_name() + "; it must be a string");
+  if (!value.is_string()) origin.malformed(start + "its file is " + kind_text(value) + "; it must be a string");
   const auto& file = value.get_ref<const std::string&>();
   const bool leads_away =
       file.empty() || file == "." || file == ".." || file.find_first_of(std::string_view("/\\\0", 3)) != file.npos;
@@ -38,14 +36,12 @@ CheckpointIndex parse_checkpoint_index(std::span<const std::byte> text, const Or
     origin.malformed("it has " + std::to_string(text.size()) + " bytes, at most " +
                      std::to_string(limits.header_bytes) + " are accepted");
   const Json json = parse_json(text, 0, origin);
-  if (!json.is_object()) origin.malformed(std::string("it is of type ") + json.type_name() + "; it must be an object");
+  if (!json.is_object()) origin.malformed("it is " + kind_text(json) + "; it must be an object");
   if (json.contains("metadata")) {
     const Json& metadata = object_at(json, "metadata", origin);
     const auto size = metadata.find("total_size");
     if (size != metadata.end() && !(size->is_number() && size->get<double>() >= 0))
-      origin.malformed("total_size of metadata is " +
-                       (size->is_number() ? size->dump() : std::string("of type ") + size->type_name()) +
-                       "; it must be a number of at least 0");
+      origin.malformed("total_size of metadata is " + kind_text(*size) + "; it must be a number of at least 0");
   }
   if (!json.contains("weight_map")) origin.malformed("key 'weight_map' is missing");
   const Json& map = object_at(json, "weight_map", origin);

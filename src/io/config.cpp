@@ -124,11 +124,7 @@ ModelConfig parse(std::span<const std::byte> text, const io::Origin& origin) try
 
 }  // namespace
 
-ModelConfig read_config(const std::filesystem::path& path) {
-  const std::string name = path.string();
-  const io::Origin origin{"read_config", name};
-  return parse(io::MappedFile(path, origin).bytes(), origin);
-}
+ModelConfig read_config(const std::filesystem::path& path) { return io::with_file("read_config", path, parse); }
 
 ModelConfig parse_config(std::span<const std::byte> text, const std::string& name) {
   return parse(text, io::Origin{"parse_config", name});

@@ -59,6 +59,12 @@ inline std::string printable(std::string_view text, std::size_t most = 32) {
 
 inline std::string last_system_error() { return std::error_code(errno, std::generic_category()).message(); }
 
+// Also of a link that leads nowhere: that is an error to be told when it is opened, not an absence.
+inline bool is_there(const std::filesystem::path& path) {
+  std::error_code error;
+  return std::filesystem::exists(std::filesystem::symlink_status(path, error));
+}
+
 // Refuses everything but a regular file before it is opened: opening a FIFO may wait for ever.
 inline void require_regular_file(const std::filesystem::path& path, const Origin& origin) {
   std::error_code error;

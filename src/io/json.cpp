@@ -136,4 +136,15 @@ Json parse_json_file(std::span<const std::byte> text, const Origin& origin) {
   return parse_json(text, 0, origin);
 }
 
+std::string kind_text(const Json& value) {
+  return value.is_number() || value.is_boolean() ? value.dump() : std::string("of type ") + value.type_name();
+}
+
+bool is_utf8(std::string_view text) try {
+  static_cast<void>(Json(text).dump());
+  return true;
+} catch (const Json::type_error&) {
+  return false;
+}
+
 }  // namespace multihead::io

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "io/file.hpp"
 
@@ -21,6 +22,11 @@ inline constexpr std::size_t kMaxJsonDepth = 64;
 // reading found it broken (of a key given twice: its end), counted from first_byte of the file. Memory is a small
 // multiple of the text's: at most 40 times, when it is brackets and commas.
 Json parse_json(std::span<const std::byte> text, std::uint64_t first_byte, const Origin& origin);
+
+// A value that is not what it must be, for a sentence: "-1", "true", "of type string".
+std::string kind_text(const Json& value);
+
+bool is_utf8(std::string_view text);
 
 inline constexpr std::size_t kMostFileBytes = std::size_t{64} << 20;
 

@@ -13,13 +13,6 @@
 
 namespace multihead::io {
 
-inline constexpr std::int64_t kMostNumber = std::int64_t{1} << 53;  // whole numbers up to it are exact in any JSON
-
-// A value for a sentence: "-1", "a string" would be "of type string".
-inline std::string kind_text(const Json& value) {
-  return value.is_number() || value.is_boolean() ? value.dump() : std::string("of type ") + value.type_name();
-}
-
 // Names are those that families give one thing; null counts as absent. Two that differ are refused.
 using Names = std::initializer_list<const char*>;
 

@@ -4,7 +4,10 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <new>
 #include <span>
+#include <string>
+#include <string_view>
 #include <utility>
 
 #include "io/file.hpp"
@@ -31,5 +34,18 @@ class MappedFile {
  private:
   std::span<const std::byte> bytes_;
 };
+
+// What read(bytes, origin) makes of a file, out_of_memory where that fails.
+template <class Read>
+auto with_file(std::string_view function, const std::filesystem::path& path, const Read& read) {
+  const std::string name = path.string();
+  const Origin origin{function, name};
+  const MappedFile file(path, origin);
+  try {
+    return read(file.bytes(), origin);
+  } catch (const std::bad_alloc&) {
+    origin.out_of_memory(file.bytes().size());
+  }
+}
 
 }  // namespace multihead::io

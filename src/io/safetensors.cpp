@@ -46,11 +46,6 @@ std::span<const std::byte> header_of(std::span<const std::byte> file, const Orig
   return header;
 }
 
-// A value that is not what it must be, for a sentence: "-1", "a string".
-std::string described(const Json& value) {
-  return value.is_number() ? value.dump() : std::string("of type ") + value.type_name();
-}
-
 // One entry of the header.
 class Entry {
  public:
@@ -60,7 +55,7 @@ class Entry {
   // Everything but the tensor's name. data is what follows the header.
   StoredTensor read(std::span<const std::byte> data) const {
     if (name_.find('\0') != name_.npos) refuse("a name has no NUL in it");
-    if (!value_.is_object()) refuse("it is " + described(value_) + "; it must be an object");
+    if (!value_.is_object()) refuse("it is " + kind_text(value_) + "; it must be an object");
     for (const auto& [key, unused] : value_.items())
       if (key != "dtype" && key != "shape" && key != "data_offsets")
         refuse("unknown key '" + printable(key) + "'; the keys are 'dtype', 'shape' and 'data_offsets'");
@@ -91,7 +86,7 @@ class Entry {
 
   const Dtype& read_dtype() const {
     const Json& value = at("dtype");
-    if (!value.is_string()) refuse("dtype is " + described(value) + "; it must be a string");
+    if (!value.is_string()) refuse("dtype is " + kind_text(value) + "; it must be a string");
     const auto& text = value.get_ref<const std::string&>();
     const std::size_t place = dtype_of(text);
     if (place == kDtypes.size()) refuse("dtype '" + printable(text) + "' is unknown");
@@ -100,7 +95,7 @@ class Entry {
 
   std::vector<std::int64_t> read_shape() const {
     const Json& value = at("shape");
-    if (!value.is_array()) refuse("shape is " + described(value) + "; it must be an array");
+    if (!value.is_array()) refuse("shape is " + kind_text(value) + "; it must be an array");
     if (value.size() > kMaxRank)
       refuse("shape has " + std::to_string(value.size()) + " extents; at most 64 are accepted");
     std::vector<std::int64_t> shape;
@@ -124,7 +119,7 @@ class Entry {
 
   std::int64_t read_number(const Json& value, const char* key) const {
     if (!value.is_number_unsigned() || value.get<std::uint64_t>() > static_cast<std::uint64_t>(kMaxNumber))
-      refuse("a number of " + std::string(key) + " is " + described(value) +
+      refuse("a number of " + std::string(key) + " is " + kind_text(value) +
              "; it must be a whole number from 0 to 9007199254740992");
     return value.get<std::int64_t>();
   }
@@ -135,12 +130,12 @@ class Entry {
 };
 
 Metadata read_metadata(const Json& value, const Origin& origin) {
-  if (!value.is_object()) origin.malformed("__metadata__ is " + described(value) + "; it must be an object");
+  if (!value.is_object()) origin.malformed("__metadata__ is " + kind_text(value) + "; it must be an object");
   Metadata metadata;
   metadata.reserve(value.size());
   for (const auto& [key, text] : value.items()) {
     if (!text.is_string())
-      origin.malformed("__metadata__: '" + printable(key, 128) + "' is " + described(text) + "; it must be a string");
+      origin.malformed("__metadata__: '" + printable(key, 128) + "' is " + kind_text(text) + "; it must be a string");
     metadata.emplace_back(key, text.get_ref<const std::string&>());
   }
   return metadata;

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a sentence's vector is made of: the small files of a sentence-transformers folder.
 #include <algorithm>
-#include <new>
-#include <system_error>
 
 #include "io/json_fields.hpp"
 #include "io/mapped_file.hpp"
@@ -17,23 +15,18 @@ using io::Json;
 
 constexpr const char* kName = "read_sentence_config";
 
-// Also a link that leads nowhere: that is an error to be told, not an absence.
-bool is_there(const std::filesystem::path& path) {
-  std::error_code error;
-  return std::filesystem::exists(std::filesystem::symlink_status(path, error));
+// Calls read(json, origin).
+template <class Read>
+void read_json(const std::filesystem::path& path, const Read& read) {
+  io::with_file(kName, path, [&](std::span<const std::byte> text, const io::Origin& origin) {
+    const Json json = io::parse_json_file(text, origin);
+    read(json, origin);
+  });
 }
 
 template <class Read>
-void with_file(const std::filesystem::path& path, const Read& read) {
-  const std::string name = path.string();
-  const io::Origin origin{kName, name};
-  const io::MappedFile file(path, origin);
-  try {
-    const Json json = io::parse_json_file(file.bytes(), origin);
-    read(json, origin);
-  } catch (const std::bad_alloc&) {
-    origin.out_of_memory(file.bytes().size());
-  }
+void if_there(const std::filesystem::path& path, const Read& read) {
+  if (io::is_there(path)) read_json(path, read);
 }
 
 // The modules in their order, each with the last word of its type, and the folder of the pooling, if there is one.
@@ -98,21 +91,18 @@ void read_prompt(const Json& json, const io::Origin& origin, SentenceConfig& con
 SentenceConfig read_sentence_config(const std::filesystem::path& folder) {
   SentenceConfig config;
   std::string pooling;
-  if (is_there(folder / "modules.json"))
-    with_file(folder / "modules.json",
-              [&](const Json& json, const io::Origin& origin) { pooling = read_modules(json, origin, config); });
-  if (!pooling.empty())
-    with_file(folder / pooling / "config.json",
+  if_there(folder / "modules.json",
+           [&](const Json& json, const io::Origin& origin) { pooling = read_modules(json, origin, config); });
+  if (!pooling.empty())  // its file must be there
+    read_json(folder / pooling / "config.json",
               [&](const Json& json, const io::Origin& origin) { read_pooling(json, origin, config); });
-  if (is_there(folder / "sentence_bert_config.json"))
-    with_file(folder / "sentence_bert_config.json", [&](const Json& json, const io::Origin& origin) {
-      const Fields fields(json, origin);
-      config.max_tokens = fields.whole({"max_seq_length"}, 1, std::int64_t{1} << 40);
-      config.lowercase = fields.flag("do_lower_case").value_or(false);
-    });
-  if (is_there(folder / "config_sentence_transformers.json"))
-    with_file(folder / "config_sentence_transformers.json",
-              [&](const Json& json, const io::Origin& origin) { read_prompt(json, origin, config); });
+  if_there(folder / "sentence_bert_config.json", [&](const Json& json, const io::Origin& origin) {
+    const Fields fields(json, origin);
+    config.max_tokens = fields.whole({"max_seq_length"}, 1, std::int64_t{1} << 40);
+    config.lowercase = fields.flag("do_lower_case").value_or(false);
+  });
+  if_there(folder / "config_sentence_transformers.json",
+           [&](const Json& json, const io::Origin& origin) { read_prompt(json, origin, config); });
   return config;
 }
 

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <new>
 #include <string_view>
-#include <system_error>
 #include <unordered_set>
 
 #include "io/json_fields.hpp"
@@ -19,30 +18,7 @@ using io::Fields;
 using io::Json;
 using io::Origin;
 
-// The bytes of text that are one UTF-8 character at its begin, 0 where they are none.
-std::size_t character_bytes(std::string_view text) {
-  const auto byte = [&](std::size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u; };
-  const unsigned first = byte(0);
-  const std::size_t count = first < 0x80                    ? 1
-                            : first >= 0xC2 && first < 0xE0 ? 2
-                            : (first & 0xF0) == 0xE0        ? 3
-                            : first >= 0xF0 && first < 0xF5 ? 4
-                                                            : 0;
-  for (std::size_t i = 1; i < count; ++i)
-    if ((byte(i) & 0xC0) != 0x80) return 0;
-  const bool overlong = (first == 0xE0 && byte(1) < 0xA0) || (first == 0xF0 && byte(1) < 0x90);
-  const bool outside = (first == 0xED && byte(1) >= 0xA0) || (first == 0xF4 && byte(1) >= 0x90);
-  return overlong || outside ? 0 : count;
-}
-
-bool is_utf8(std::string_view text) {
-  while (!text.empty()) {
-    const std::size_t bytes = character_bytes(text);
-    if (bytes == 0) return false;
-    text.remove_prefix(bytes);
-  }
-  return true;
-}
+constexpr const char* kName = "read_wordpiece";
 
 // The tokens that are special wherever they stand in a vocabulary, as BertTokenizer has it.
 void add_special(WordPieceModel& model, const std::vector<std::string>& names) {
@@ -54,6 +30,7 @@ void add_special(WordPieceModel& model, const std::vector<std::string>& names) {
 std::vector<std::string> read_lines(std::span<const std::byte> text, const Origin& origin) {
   std::string_view rest(reinterpret_cast<const char*>(text.data()), text.size());
   if (rest.starts_with("\xEF\xBB\xBF")) origin.malformed(0, "a byte order mark; the first token must begin here");
+  const bool valid = io::is_utf8(rest);
   std::vector<std::string> tokens;
   tokens.reserve(static_cast<std::size_t>(std::count(rest.begin(), rest.end(), '\n')) + 1);
   std::unordered_set<std::string_view> seen;
@@ -66,7 +43,8 @@ std::vector<std::string> read_lines(std::span<const std::byte> text, const Origi
     const auto refuse = [&](const std::string& rule) {
       origin.malformed("line " + std::to_string(tokens.size() + 1) + ": " + rule);
     };
-    if (!is_utf8(line)) refuse(std::string("'") + io::printable(line) + "' is not UTF-8; a token must be");
+    if (!valid && !io::is_utf8(line))
+      refuse(std::string("'") + io::printable(line) + "' is not UTF-8; a token must be");
     if (line.empty()) refuse("it is empty; each line must be a token");
     if (!seen.insert(line).second)
       refuse("token '" + io::printable(line) + "' stands there already; tokens must differ");
@@ -114,24 +92,6 @@ void read_tokenizer_config(const Fields& fields, WordPieceModel& model) {
   add_special(model, {pad, model.unknown, model.classify, model.separate, mask});
 }
 
-// Also a link that leads nowhere: that is an error to be told, not an absence.
-bool is_there(const std::filesystem::path& path) {
-  std::error_code error;
-  return std::filesystem::exists(std::filesystem::symlink_status(path, error));
-}
-
-template <class Parse>
-auto with_file(const std::filesystem::path& path, const Parse& parse) {
-  const std::string name = path.string();
-  const Origin origin{"read_wordpiece", name};
-  const io::MappedFile file(path, origin);
-  try {
-    return parse(file.bytes(), origin);
-  } catch (const std::bad_alloc&) {
-    origin.out_of_memory(file.bytes().size());
-  }
-}
-
 }  // namespace
 
 WordPieceModel io::parse_lines(std::span<const std::byte> text, const Origin& origin) try {
@@ -146,14 +106,14 @@ WordPieceModel io::parse_lines(std::span<const std::byte> text, const Origin& or
 WordPieceModel read_wordpiece(const std::filesystem::path& folder) {
   const auto tokenizer = folder / "tokenizer.json", vocabulary = folder / "vocab.txt";
   const auto settings = folder / "tokenizer_config.json";
-  if (is_there(tokenizer)) return with_file(tokenizer, io::parse_tokenizer);
-  if (!is_there(vocabulary)) {
+  if (io::is_there(tokenizer)) return io::with_file(kName, tokenizer, io::parse_tokenizer);
+  if (!io::is_there(vocabulary)) {
     const std::string name = folder.string();
-    Origin{"read_wordpiece", name}.missing("it holds neither tokenizer.json nor vocab.txt; it must hold one");
+    Origin{kName, name}.missing("it holds neither tokenizer.json nor vocab.txt; it must hold one");
   }
-  WordPieceModel model = with_file(vocabulary, io::parse_lines);
-  if (is_there(settings))
-    with_file(settings, [&](std::span<const std::byte> text, const Origin& origin) {
+  WordPieceModel model = io::with_file(kName, vocabulary, io::parse_lines);
+  if (io::is_there(settings))
+    io::with_file(kName, settings, [&](std::span<const std::byte> text, const Origin& origin) {
       const Json json = io::parse_json_file(text, origin);
       read_tokenizer_config(Fields(json, origin), model);
     });

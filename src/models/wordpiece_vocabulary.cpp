@@ -1,40 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-// Open addressing over views of the tokens' texts, and the cutting of words.
+// Tokens by their texts, and the cutting of words.
 #include "models/wordpiece_vocabulary.hpp"
 
 #include <algorithm>
-#include <bit>
-#include <functional>
 
 #include "models/wordpiece_unicode.hpp"
 
 namespace multihead {
 
-TokenTable::TokenTable(std::size_t count) : slots_(std::bit_ceil(2 * count + 2)) { entries_.reserve(count); }
-
-std::size_t TokenTable::slot(std::string_view text, std::uint64_t hash) const noexcept {
-  const std::size_t mask = slots_.size() - 1;
-  const auto holds_another = [&](const Slot& slot) {
-    return slot.entry > 0 && (slot.hash != static_cast<std::uint32_t>(hash) || entries_[slot.entry - 1].text != text);
-  };
-  std::size_t place = (hash >> 32) & mask;
-  while (holds_another(slots_[place])) place = (place + 1) & mask;
-  return place;
-}
-
 bool TokenTable::insert(std::string_view text, std::int64_t id) {
-  const std::uint64_t hash = std::hash<std::string_view>()(text);
-  Slot& place = slots_[slot(text, hash)];
-  if (place.entry > 0) return false;
-  entries_.push_back({text, id});
-  place = {static_cast<std::uint32_t>(hash), static_cast<std::uint32_t>(entries_.size())};
+  if (!ids_.emplace(text, id).second) return false;
   longest_ = std::max(longest_, text.size());
   return true;
 }
 
 std::int64_t TokenTable::find(std::string_view text) const noexcept {
-  const Slot& place = slots_[slot(text, std::hash<std::string_view>()(text))];
-  return place.entry > 0 ? entries_[place.entry - 1].id : -1;
+  const auto found = ids_.find(text);
+  return found == ids_.end() ? -1 : found->second;
 }
 
 bool WordCutter::cut(std::u32string_view word, std::vector<Piece>& pieces) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 namespace multihead {
@@ -13,25 +14,14 @@ namespace multihead {
 // Ids by text. The texts belong to someone else and stay where they are.
 class TokenTable {
  public:
-  explicit TokenTable(std::size_t count);  // holds so many, fewer than 2^32
+  explicit TokenTable(std::size_t count) { ids_.reserve(count); }
 
   bool insert(std::string_view text, std::int64_t id);      // false where the text is there already
   std::int64_t find(std::string_view text) const noexcept;  // -1 where it is not
   std::size_t longest() const noexcept { return longest_; }
 
  private:
-  struct Entry {
-    std::string_view text;
-    std::int64_t id;
-  };
-  struct Slot {
-    std::uint32_t hash = 0;   // tells most texts apart without a look at them
-    std::uint32_t entry = 0;  // its number from 1 on; 0 where the slot is free
-  };
-  std::size_t slot(std::string_view text, std::uint64_t hash) const noexcept;
-
-  std::vector<Slot> slots_;  // a power of two, more than half of them free
-  std::vector<Entry> entries_;
+  std::unordered_map<std::string_view, std::int64_t> ids_;
   std::size_t longest_ = 0;
 };
 

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <optional>
 
+#include "models/tiny_model.hpp"
 #include "multihead/encoder.hpp"
 #include "problem.hpp"
 
@@ -116,6 +117,19 @@ TEST_F(MiniLM, VectorsArePyTorchsAndBitsASentencesOwn) {
     }
   }
   std::printf("MiniLM: worst error of a vector %.2g\n", away);
+}
+
+// vocab.txt beside it says the same as tokenizer.json.
+TEST_F(MiniLM, TokenizerOfBothForms) {
+  const WordPieceModel model = read_wordpiece(*folder);
+  ASSERT_EQ(model.vocabulary.size(), 30522u);
+  EXPECT_EQ(model.vocabulary[101] + model.vocabulary[102] + model.vocabulary[30521], "[CLS][SEP]##\uff5e");
+  EXPECT_EQ(model.classify + model.separate, "[CLS][SEP]");
+  EXPECT_EQ(model.added.size(), 5u);
+  if (!std::filesystem::exists(*folder / "vocab.txt")) return;
+  const TemporaryFolder other;
+  std::filesystem::create_symlink(std::filesystem::absolute(*folder / "vocab.txt"), other.path() / "vocab.txt");
+  EXPECT_EQ(read_wordpiece(other.path()).vocabulary, model.vocabulary);
 }
 
 }  // namespace
