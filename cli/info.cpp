@@ -23,14 +23,6 @@ constexpr std::string_view kArchitecture = "arm64";
 constexpr std::string_view kArchitecture = "other";
 #endif
 
-#if defined(__clang__)
-constexpr const char* kCompiler = "clang " __clang_version__;
-#elif defined(__GNUC__)
-constexpr const char* kCompiler = "g++ " __VERSION__;
-#else
-constexpr const char* kCompiler = "unknown";
-#endif
-
 struct TargetNeeds {
   Target target;
   std::string_view architecture;  // empty: any
@@ -64,7 +56,7 @@ int info(const Common& common) {
   const std::vector<Target> available = available_targets();
   std::vector<std::vector<std::string>> rows{
       {"version", version()},
-      {"compiler", kCompiler},
+      {"compiler", compiler()},
       {"processor", processor_name()},
       {"architecture", std::string(kArchitecture)},
       {"threads", std::to_string(common.threads) + " of " + std::to_string(hardware_threads())},

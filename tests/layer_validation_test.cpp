@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every rule of self_attention(), multi_head_attention() and its scratch.
+// Every rule of self_attention(), multi_head_attention() and its scratch, in C++ and through C.
 #include <gtest/gtest.h>
 
+#include "c_face.hpp"
 #include "multihead/layer.hpp"
 #include "refusals.hpp"
 
@@ -30,6 +31,22 @@ struct LayerCall {
     multi_head_attention(in(X), in(Wq), in(Wk), in(Wv), in(Wo), num_heads, output.view<T, 2>(arena), options,
                          HeadWeights<T>{per_head.view<T, 3>(arena), mean.view<T, 2>(arena)});
   }
+  template <class T>
+  void run_in_c(std::vector<T>& arena) const {
+    const auto in = [&](const Layout& layout) { return layout.view<const T, 2>(arena); };
+    c_face::multi_head_attention<T>(in(X), in(Wq), in(Wk), in(Wv), in(Wo), num_heads, output.view<T, 2>(arena), options,
+                                    {per_head.view<T, 3>(arena), mean.view<T, 2>(arena)});
+  }
+  // One head: its output stands where Wo's rows end, its weights are mean.
+  template <class T>
+  void run_self_writing(std::vector<T>& arena, bool in_c) const {
+    const auto in = [&](const Layout& layout) { return layout.view<const T, 2>(arena); };
+    const auto run = [&](const auto& door) {
+      door(in(X), in(Wq), in(Wk), in(Wv), output.view<T, 2>(arena), options, mean.view<T, 2>(arena));
+    };
+    in_c ? run([](const auto&... x) { c_face::self_attention<T>(x...); })
+         : run([](const auto&... x) { self_attention(x...); });
+  }
 };
 using L = LayerCall;
 using LayerCases = std::vector<Case<L>>;
@@ -53,16 +70,16 @@ LayerCases projections() {
       longer(&L::Wk, 0, "Wk has input width", "X has model_dim"),
       longer(&L::Wv, 0, "Wv has input width", "X has model_dim"),
       longer(&L::Wk, 1, "Wk has output width", "Wq has"),
-      {"qk_0", [](L& c) { set_widths(0, c.Wq, c.Wk); }, kOption, {"width of a head is 0", "be 1 to 1024"}},
-      {"v_0", [](L& c) { set_widths(0, c.Wv, c.Wv); }, kOption, {"width of a head is 0", "be 1 to 1024"}},
+      {"qk_0", [](L& c) { set_widths(0, c.Wq, c.Wk); }, kOption, {"head_dim is 0", "be 1 to 1024"}},
+      {"v_0", [](L& c) { set_widths(0, c.Wv, c.Wv); }, kOption, {"value_dim is 0", "be 1 to 1024"}},
       {"qk_1025",
        [](L& c) { set_widths(1025 * c.num_heads, c.Wq, c.Wk); },
        kOption,
-       {"width of a head is 1025", "be 1 to 1024"}},
+       {"head_dim is 1025", "be 1 to 1024"}},
       {"v_1025",
        [](L& c) { set_widths(1025 * c.num_heads, c.Wv, c.Wv); },
        kOption,
-       {"width of a head is 1025", "be 1 to 1024"}},
+       {"value_dim is 1025", "be 1 to 1024"}},
       {"X_endless", [](L& c) { c.X.extents[0] = kHuge << 5, c.X.strides[0] = 0; }, kOption, {"rows is 351843720"}},
       small_scratch<L>(),
       foreign_target<L>(),
@@ -127,6 +144,41 @@ TEST_P(AtSelfAttention, Refused) {
 }
 INSTANTIATE_TEST_SUITE_P(Projections, AtSelfAttention, ::testing::ValuesIn(projections()), name_of);
 
+// One head, 8 values wide, into memory of the caller's.
+LayerCases outputs_of_one_head() {
+  LayerCases cases{
+      longer(&L::output, 0, "output has rows", "X has"),
+      {"output_columns",
+       [](L& c) { c.output.extents[1] = 5; },
+       kShape,
+       {"output has columns 5", "Wv has 8", "be equal"}},
+      longer(&L::mean, 0, "weights has q_len", "X has"),
+      longer(&L::mean, 1, "weights has kv_len", "X has"),
+      small_scratch<L>(),
+  };
+  cases[0].words = {"output has rows 4", "X has 3"};
+  const std::vector<Operand<L>> inputs{{"X", &L::X}, {"Wq", &L::Wq}, {"Wk", &L::Wk}, {"Wv", &L::Wv}};
+  add_view_rules<L>(cases, {{"output", &L::output}, {"weights", &L::mean}}, false);
+  add_last_axis_rules<L>(cases, {{"output", &L::output}});
+  add_overlap_rules<L>(cases, {"output", &L::output}, inputs);
+  add_overlap_rules<L>(cases, {"weights", &L::mean}, inputs);
+  return cases;
+}
+
+struct AtSelfAttentionWriting : LayerRules {};
+TEST_P(AtSelfAttentionWriting, Refused) {
+  L call;
+  call.num_heads = 1;
+  call.output = Layout(5, {3, 8});
+  for (bool in_c : {false, true}) {
+    const auto door = [in_c](const L& c, auto& arena) { c.run_self_writing(arena, in_c); };
+    expect_refused<float>("self_attention", GetParam(), call, door);
+    expect_refused<double>("self_attention", GetParam(), call, door);
+  }
+}
+INSTANTIATE_TEST_SUITE_P(Projections, AtSelfAttentionWriting, ::testing::ValuesIn(projections()), name_of);
+INSTANTIATE_TEST_SUITE_P(Outputs, AtSelfAttentionWriting, ::testing::ValuesIn(outputs_of_one_head()), name_of);
+
 struct AtMultiHeadReturning : LayerRules {};
 TEST_P(AtMultiHeadReturning, Refused) {
   const auto door = [](const L& c, auto& arena) { c.run_returning(arena); };
@@ -141,6 +193,8 @@ TEST_P(AtMultiHeadWriting, Refused) {
   const auto door = [](const L& c, auto& arena) { c.run_writing(arena); };
   expect_refused<float>("multi_head_attention", GetParam(), L(), door);
   expect_refused<double>("multi_head_attention", GetParam(), L(), door);
+  const auto in_c = [](const L& c, auto& arena) { c.run_in_c(arena); };
+  expect_refused<float>("multi_head_attention", GetParam(), L(), in_c);
 }
 INSTANTIATE_TEST_SUITE_P(Projections, AtMultiHeadWriting, ::testing::ValuesIn(projections()), name_of);
 INSTANTIATE_TEST_SUITE_P(Heads, AtMultiHeadWriting, ::testing::ValuesIn(heads()), name_of);
@@ -194,8 +248,8 @@ TEST(LayerValidation, ScratchBytes) {
   expect_error(name, kOption, {"-1"}, bytes(4, 3, -1, 6, 8, 5, 2));
   expect_error(name, kOption, {"-1"}, bytes(4, 3, 4, 6, 8, -1, 2));
   expect_error(name, kOption, {"rows"}, bytes(4, kHuge << 5, 4, 6, 8, 5, 2));
-  expect_error(name, kOption, {"width of a head is 0"}, bytes(4, 3, 4, 0, 8, 5, 2));
-  expect_error(name, kOption, {"width of a head is 1025"}, bytes(4, 3, 4, 6, 2050, 5, 2));
+  expect_error(name, kOption, {"head_dim is 0"}, bytes(4, 3, 4, 0, 8, 5, 2));
+  expect_error(name, kOption, {"value_dim is 1025"}, bytes(4, 3, 4, 6, 2050, 5, 2));
   expect_error(name, kShape, {"num_heads is 4", "divide"}, bytes(4, 3, 4, 6, 8, 5, 4));
   expect_error(name, kOption, {"num_heads is -2"}, bytes(4, 3, 4, 6, 8, 5, -2));
   expect_error(name, kOption, {"num_heads is 0"}, bytes(4, 3, 4, 6, 8, 5, 0));

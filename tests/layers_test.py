@@ -22,7 +22,8 @@ ROOMS = {
     "src/models": {"models", "multihead"},
     "src/train": {"train", "inspect", "models", "distributed", "layer", "kernels", "core", "io", "multihead"},
     "src/distributed": {"distributed", "layer", "kernels", "core", "multihead"},
-    "bindings": {"multihead"},
+    "bindings/c": {"c", "multihead"},
+    "bindings/python": {"python", "multihead"},
     "cli": {"cli", "multihead"},
     "examples": {"multihead"},
     "bench": {"bench", "kernels", "multihead"},
@@ -30,11 +31,13 @@ ROOMS = {
 }
 # Headers outside the C++ standard library that a room may take with <>, beside the compilers' intrinsics in kernels.
 GUESTS = {
+    "include/multihead": {"stddef.h", "stdint.h"},  # of the C header
     "cli": {"CLI/", "unistd.h", "sys/"},
     "bench": {"benchmark/", "immintrin.h", "arm_neon.h"},
     "src/core": {"pthread.h", "sched.h", "unistd.h", "xmmintrin.h", "immintrin.h", "cpuid.h", "sys/"},
-    "src/io": {"fcntl.h", "unistd.h", "sys/", "nlohmann/"},
+    "src/io": {"fcntl.h", "unistd.h", "sys/", "io.h", "windows.h", "nlohmann/"},
     "src/models": {"utf8proc.h"},
+    "bindings/python": {"nanobind/"},
     "src/kernels": {"immintrin.h", "emmintrin.h", "cpuid.h", "arm_neon.h", "sys/auxv.h"},
 }
 
@@ -44,19 +47,36 @@ KERNEL_BODY_LINES = 120  # in .inl.hpp files
 PARAMETERS = 6
 
 # Limits crossed for a reason, {"file": "why"} and {"file: function": "why"}. A reason no longer needed fails too.
-LONG_FILES = {}
+LONG_FILES = {
+    "include/multihead/multihead.h": "the whole contract of the C face: one header, as C's users expect",
+}
 LONG_BODIES = {}
 FORMULA = "its arguments are the letters of the formula, in the formula's order"
 TILE = "a tile in registers: pointers, strides and counts that change with each call of a loop"
+OF_THE_HEADER = "as multihead.h has it: C has no options by name for what must be given"
 MANY_PARAMETERS = {
+    "bindings/c/attention.cpp: mh_attention": OF_THE_HEADER,
+    "bindings/c/attention.cpp: mh_merge": OF_THE_HEADER,
+    "bindings/c/encoder_left_out.cpp: mh_encoder_tokens": OF_THE_HEADER,
+    "bindings/c/encoder_texts.cpp: mh_encoder_tokens": OF_THE_HEADER,
+    "bindings/c/layer_forward.cpp: mh_layer_forward": OF_THE_HEADER,
+    "bindings/c/layer_forward.cpp: mh_layer_scratch_bytes": OF_THE_HEADER,
+    "bindings/c/multi_head.cpp: mh_multi_head_attention": OF_THE_HEADER,
+    "bindings/c/multi_head.cpp: mh_multi_head_attention_scratch_bytes": OF_THE_HEADER,
+    "bindings/c/multi_head.cpp: mh_self_attention": OF_THE_HEADER,
     "include/multihead/layer.hpp: multi_head_attention": FORMULA,
     "src/layer/multi_head_attention.cpp: multi_head_attention": FORMULA,
+    "src/layer/multi_head_attention.cpp: self_attention": FORMULA,
     "src/layer/multi_head_attention.cpp: multi_head_attention_scratch_bytes": "the extents of the same letters",
     "src/layer/multi_head_attention.cpp: run_heads": "what was asked, what was found out about it, and where to put it",
     "src/layer/rotary.cpp: rotary_embedding": "the contract's: tensor, tables, rows, pairing, result, target",
     "src/kernels/attention.cpp: attention": FORMULA,
     "src/kernels/merge.cpp: merge": FORMULA,
     "src/kernels/reference.cpp: multi_head_attention_reference": FORMULA,
+    "tests/c_face.hpp: attention": FORMULA,
+    "tests/c_face.hpp: merge": FORMULA,
+    "tests/c_face.hpp: multi_head_attention": FORMULA,
+    "tests/c_face.hpp: self_attention": FORMULA,
     "src/kernels/attention.inl.hpp: score_tile": TILE,
     "src/kernels/attention.inl.hpp: output_tile": TILE,
     "src/kernels/matmul.inl.hpp: matmul_tile": TILE,
@@ -239,7 +259,7 @@ void operator()(int a) const { }
                 self.assertNotRegex(path.read_text(encoding="utf-8"), word)
 
     def test_first_lines_say_what_a_file_is_for(self):
-        for path in files(".hpp", ".cpp", ".h"):
+        for path in files(".hpp", ".cpp", ".h", ".c"):
             lines = path.read_text(encoding="utf-8").splitlines()
             with self.subTest(file=relative(path)):
                 self.assertEqual(lines[0], "// SPDX-License-Identifier: Apache-2.0")
@@ -276,11 +296,31 @@ class Headers(unittest.TestCase):
                     self.assertEqual(outcome.returncode, 0, outcome.stderr)
                     self.assertEqual(outcome.stderr, "")
 
+    def compile_the_c_header(self, compiler, standards):
+        """In C and in C++, from their first standards on; neither warns."""
+        if not shutil.which(compiler):
+            self.skipTest(f"{compiler} is not installed")
+        for standard in standards:
+            language = "c++" if "++" in standard else "c"
+            outcome = subprocess.run(
+                [compiler, f"-std={standard}", "-fsyntax-only", "-Wall", "-Wextra", "-Wshadow", "-pedantic",
+                 "-Wstrict-prototypes" if language == "c" else "-Wnon-virtual-dtor", f"-I{SOURCE / 'include'}", "-x",
+                 language, "-"],
+                input='#include "multihead/multihead.h"\nint used(void) { return MH_OK; }\n', capture_output=True, text=True,
+                check=False)
+            with self.subTest(standard=standard):
+                self.assertEqual(outcome.returncode, 0, outcome.stderr)
+                self.assertEqual(outcome.stderr, "")
+
     def test_compile_alone_with_gcc(self):
         self.compile_each("g++")
+        self.compile_the_c_header("gcc", ["c99", "c11", "c17"])
+        self.compile_the_c_header("g++", ["c++11", "c++17", "c++20"])
 
     def test_compile_alone_with_clang(self):
         self.compile_each("clang++")
+        self.compile_the_c_header("clang", ["c99", "c11", "c17"])
+        self.compile_the_c_header("clang++", ["c++11", "c++17", "c++20"])
 
 
 class Format(unittest.TestCase):
@@ -292,7 +332,7 @@ class Format(unittest.TestCase):
         found = re.search(r"version (\d+)", version).group(1)
         if found != wanted:
             self.skipTest(f"clang-format {found} lays out differently; this check wants {wanted}")
-        sources = [str(path) for path in files(".hpp", ".cpp", ".h")]
+        sources = [str(path) for path in files(".hpp", ".cpp", ".h", ".c")]
         outcome = subprocess.run(["clang-format", "--dry-run", "--Werror", "--style=file", *sources], cwd=SOURCE,
                                  capture_output=True, text=True, check=False)
         unformatted = sorted(set(re.findall(r"^([^\s:]+):\d+", outcome.stderr, re.MULTILINE)))

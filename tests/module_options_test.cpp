@@ -232,5 +232,22 @@ TYPED_TEST(ModuleOptions, WhatIsHiddenNeverReachesARow) {
   }
 }
 
+// Nothing at all, in every place where that is legal.
+TEST(ModuleOptionsOfOne, NothingIsLegal) {
+  const std::vector<float> x(300, 0.5f);
+  const auto weight = [&](std::int64_t in, std::int64_t out) { return MatrixView<const float>(x.data(), {in, out}); };
+  const MultiHeadAttention<float> layer(
+      {.heads = 4, .kv_heads = 2, .order = WeightOrder::in_out, .add_zero_attn = true},
+      {.q = weight(7, 12), .k = weight(8, 6), .v = weight(9, 10), .out = weight(20, 11)});
+  std::vector<float> out(33, 77);
+  EXPECT_NO_THROW(
+      layer.forward({nullptr, {0, 3, 7}}, {nullptr, {0, 4, 8}}, {nullptr, {0, 4, 9}}, {nullptr, {0, 3, 11}}));
+  EXPECT_NO_THROW(
+      layer.forward({nullptr, {1, 0, 7}}, {x.data(), {1, 4, 8}}, {x.data(), {1, 4, 9}}, {nullptr, {1, 0, 11}}));
+  EXPECT_NO_THROW(
+      layer.forward({x.data(), {1, 3, 7}}, {nullptr, {1, 0, 8}}, {nullptr, {1, 0, 9}}, {out.data(), {1, 3, 11}}));
+  EXPECT_EQ(out, std::vector<float>(33, 0)) << "no key but the zero one";
+}
+
 }  // namespace
 }  // namespace multihead::testing

@@ -228,7 +228,7 @@ std::vector<std::pair<int, std::int64_t>> fused_columns(const ModuleProblem<T>& 
 }
 
 template <class T>
-MultiHeadAttention<T> ModuleProblem<T>::layer() {
+MultiHeadWeights<T> ModuleProblem<T>::weights() {
   MultiHeadWeights<T> w;
   const Values<T>* parts[] = {&q, &k, &v};
   const Values<T>* biases[] = {&q_bias, &k_bias, &v_bias};
@@ -261,7 +261,7 @@ MultiHeadAttention<T> ModuleProblem<T>::layer() {
   w.out_bias = copy("out_bias", out_bias), w.bias_k = copy("bias_k", bias_k), w.bias_v = copy("bias_v", bias_v);
   w.q_norm = copy("q_norm", q_norm), w.k_norm = copy("k_norm", k_norm);
   w.q_norm_bias = copy("q_norm_bias", q_norm_bias), w.k_norm_bias = copy("k_norm_bias", k_norm_bias);
-  return MultiHeadAttention<T>(spec, w);
+  return w;
 }
 
 template <class T>

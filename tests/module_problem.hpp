@@ -70,7 +70,8 @@ struct ModuleProblem {
   explicit ModuleProblem(std::uint64_t seed);
   ModuleProblem(const ModuleProblem&) = delete;
 
-  MultiHeadAttention<T> layer();
+  MultiHeadWeights<T> weights();  // in memory of the problem's, until the next call
+  MultiHeadAttention<T> layer() { return MultiHeadAttention<T>(spec, weights()); }
   View3<const T> keys() const { return self ? query.view : key.view; }
   View3<const T> values() const { return self ? query.view : value.view; }
   std::string describe() const;

@@ -19,7 +19,7 @@ import unittest
 SOURCE = pathlib.Path(__file__).resolve().parent.parent
 BUILD = pathlib.Path(os.environ.get("MULTIHEAD_BUILD", "build/release")).resolve()
 OBJECTS = ["attention_test", "hidden_test", "linear_test", "merge_test", "options_bits_test", "row_norm_test", "weights_test",
-           "allocations", "draw", "draw_options", "oracle", "part"]
+           "c_api_test", "c_face", "c_validation_test", "allocations", "draw", "draw_options", "oracle", "part"]
 KERNELS = "src/kernels/target_baseline.cpp"  # reads every .inl.hpp, and runs anywhere
 SECONDS = 180  # for one compilation or one run
 
@@ -87,8 +87,28 @@ FAULTS = [
 ]
 
 
+C_OPTIONS = "bindings/c/options.cpp"
+FAULTS += [
+    Fault("C: sides of a window exchanged", C_OPTIONS, [
+        ("{read.window_left, read.window_right}", "{read.window_right, read.window_left}")], "CApi/0.Attention*"),
+    Fault("C: drop mask read as keep mask", C_OPTIONS, [
+        ("made.drop_mask = mask(", "made.keep_mask = mask(")], "CApi/0.Attention*"),
+    Fault("C: points of weights exchanged", "bindings/c/options.hpp", [
+        ("WeightsPoint::scaled, WeightsPoint::capped", "WeightsPoint::capped, WeightsPoint::scaled")], "CApi/0.Attention*"),
+    Fault("C: strides of a mask not read", "bindings/c/tensors.cpp", [
+        ("= stride_of(tensor, static_cast<int>(axis));", "= 1;")],
+        "CApi/0.Attention*"),
+    Fault("C: a tensor of another type read as it is", "bindings/c/tensors.cpp", [
+        ("if (tensor.type != type)", "if (tensor.type != type && type == MH_BOOL)")], "*CRules*"),
+    Fault("C: a query offset not read is not refused", C_OPTIONS, [
+        ("if (read.query_offset != 0 && read.alignment", "if (false && read.alignment")], "*CRules*"),
+]
+
+
 def compiled_by(file):
-    return file if file.endswith(".cpp") else KERNELS
+    if file.endswith(".cpp"):
+        return file
+    return "bindings/c/attention.cpp" if file.startswith("bindings/") else KERNELS
 
 
 class Workshop:
@@ -96,7 +116,7 @@ class Workshop:
 
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)
-        for room in ("include", "src"):
+        for room in ("include", "src", "bindings/c"):
             shutil.copytree(SOURCE / room, self.folder / room)
         entries = json.loads((BUILD / "compile_commands.json").read_text(encoding="utf-8"))
         self.commands = {str(pathlib.Path(entry["file"]).relative_to(SOURCE)): entry for entry in entries
@@ -114,16 +134,20 @@ class Workshop:
         arguments[-1] = str(self.folder / unit)
         return self.run(*arguments, "-O1", "-w", cwd=entry["directory"])  # a fault may leave a name unused
 
-    def link(self, unit, target):
+    def link(self, unit, source, target):
         folder = BUILD / "tests" / "CMakeFiles" / "multihead_tests.dir"
         compiler = shlex.split(self.commands[KERNELS]["command"])[0]
-        return self.run(compiler, *[folder / f"{name}.cpp.o" for name in OBJECTS], unit, BUILD / "libmultihead.a",
+        c_objects = (BUILD / "bindings" / "c" / "CMakeFiles" / "multihead_c_objects.dir").glob("*.cpp.o")
+        others = [path for path in c_objects if source != f"bindings/c/{path.stem}"]
+        models = BUILD / "libmultihead_models.a"
+        return self.run(compiler, *[folder / f"{name}.cpp.o" for name in OBJECTS], unit, *others,
+                        *([models, "-lutf8proc"] if models.exists() else []), BUILD / "libmultihead.a",
                         "-lgtest_main", "-lgtest", "-lpthread", "-o", target)
 
     def outcome(self, unit, tests):
         """Compiles, links and runs; the outcome of the run."""
         name = str(self.folder / "unit")
-        for step in (self.compile(unit, name + ".o"), self.link(name + ".o", name)):
+        for step in (self.compile(unit, name + ".o"), self.link(name + ".o", unit, name)):
             if step.returncode != 0:
                 raise AssertionError(step.stderr)
         return self.run(name, f"--gtest_filter={tests}", "--gtest_brief=1",

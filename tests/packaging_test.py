@@ -76,11 +76,12 @@ class Packaging(unittest.TestCase):
         return folder / "consumer"
 
     def test_installed_files(self):
-        headers = {path.name for path in (SOURCE / "include" / "multihead").glob("*.hpp")}
+        headers = {path.name for path in (SOURCE / "include" / "multihead").glob("*.h*")}
+        self.assertIn("multihead.h", headers)
         self.assertEqual({path.name for path in (self.prefix / "include" / "multihead").iterdir()}, headers)
         text = (SOURCE / "include" / "multihead" / "multihead.hpp").read_text(encoding="utf-8")
         version = ".".join(re.findall(r"#define MULTIHEAD_VERSION_\w+ (\d+)", text))
-        for name in ("multihead.pc", "multihead_models.pc")[:1 + self.models]:
+        for name in ("multihead.pc", "multihead_c.pc", "multihead_models.pc")[:2 + self.models]:
             self.assertIn(f"Version: {version}\n", (self.libraries / "pkgconfig" / name).read_text(encoding="utf-8"))
         for path in self.prefix.rglob("*"):
             if path.suffix in (".cmake", ".pc"):
@@ -112,6 +113,28 @@ class Packaging(unittest.TestCase):
         if self.models:
             run(build, "models.cpp", folder / "models", "multihead_models", **paths)
             self.assertEqual(run(folder / "models", LD_LIBRARY_PATH=libraries), "1\n3\n4\n2\n")
+
+    def test_the_component_c(self):
+        """For a project in C alone; it need not know that there is C++, or utf8proc."""
+        program = self.build_project("c", f"-DCMAKE_PREFIX_PATH={self.prefix}", "-DCMAKE_CXX_COMPILER=false")
+        self.check_output(program)
+        needed = re.findall(r"NEEDED.*\[([^\]]+?)\.so", run("readelf", "-d", program))
+        self.assertIn("libmultihead_c", needed)
+        self.assertLessEqual(set(needed), {"libmultihead_c", "libc", "ld-linux-x86-64"})
+
+    def test_pkg_config_of_c(self):
+        if not shutil.which("pkg-config"):
+            self.skipTest("pkg-config is not installed")
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="multihead_pkg_"))  # without a space: the shell splits its flags
+        self.addClassCleanup(shutil.rmtree, folder)
+        (folder / "prefix").symlink_to(self.prefix)
+        libraries = folder / "prefix" / self.libraries.relative_to(self.prefix)
+        for compiler, standard in (("gcc", "c99"), ("gcc", "c17"), ("clang", "c99")):
+            if not shutil.which(compiler):
+                continue
+            run(CONSUMERS / "c" / "build", folder / "consumer", PKG_CONFIG_PATH=libraries / "pkgconfig", CC=compiler,
+                STANDARD=standard)
+            self.check_output(folder / "consumer", LD_LIBRARY_PATH=libraries)
 
     def test_the_component_models(self):
         if not self.models:
@@ -150,6 +173,14 @@ class Packaging(unittest.TestCase):
         if self.shared:
             return  # the subfolder is built from source: once is enough, with the static library
         self.check_output(self.build_project("add_subdirectory"))
+        folder = self.top / "add_subdirectory"
+        self.assertEqual([path for path in folder.rglob("*") if "multihead_c." in path.name and path.is_file()], [])
+        run("cmake", "--install", folder, "--prefix", self.top / "guest")  # nothing of C is built, nothing is wanted
+        of_c = re.compile(r"multihead_c\b|multiheadCTargets|multihead\.h$")
+        self.assertEqual([path for path in (self.top / "guest").rglob("*") if of_c.search(str(path))], [])
+        self.assertTrue([path for path in self.prefix.rglob("*") if of_c.search(str(path))])
+        run("cmake", "--build", folder, "--target", "multihead_c")
+        self.assertTrue(list(folder.rglob("libmultihead_c.*")))
 
     def test_command(self):
         command = self.prefix / "bin" / "multihead"
@@ -160,6 +191,8 @@ class Packaging(unittest.TestCase):
     def test_shared_library_names(self):
         if not self.shared:
             return
+        listing = run("readelf", "-d", self.libraries / "libmultihead_c.so")
+        self.assertRegex(listing, r"SONAME.*\[libmultihead_c\.so\.\d+\]")
         listing = run("readelf", "-d", self.libraries / "libmultihead.so")
         self.assertRegex(listing, r"SONAME.*\[libmultihead\.so\.\d+\]")
         needed = re.findall(r"NEEDED.*\[([^\]]+?)\.so", listing)

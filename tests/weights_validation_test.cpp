@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "c_face.hpp"
 #include "refusals.hpp"
 
 namespace multihead::testing {
@@ -36,6 +37,16 @@ struct WeightsCall {
   void run_alone(std::vector<T>& arena) const {
     attention_weights(q.view<const T, 4>(arena), k.view<const T, 4>(arena), lse.view<const T, 3>(arena), request(arena),
                       options);
+  }
+  template <class T>
+  void run_in_c(std::vector<T>& arena) const {
+    const auto in = [&](const Layout& layout) { return layout.view<const T, 4>(arena); };
+    c_face::attention<T>(in(q), in(k), in(v), out.view<T, 4>(arena), lse.view<T, 3>(arena), request(arena), options);
+  }
+  template <class T>
+  void run_alone_in_c(std::vector<T>& arena) const {
+    c_face::attention_weights<T>(q.view<const T, 4>(arena), k.view<const T, 4>(arena), lse.view<const T, 3>(arena),
+                                 request(arena), options);
   }
 };
 using W = WeightsCall;
@@ -144,12 +155,15 @@ TEST_P(WeightsRules, RefusedByAttention) {
   const auto door = [](const W& call, auto& arena) { call.run(arena); };
   expect_refused<float>("attention", GetParam(), W(), door);
   expect_refused<double>("attention", GetParam(), W(), door);
+  expect_refused<double>("attention", GetParam(), W(), [](const W& call, auto& arena) { call.run_in_c(arena); });
 }
 struct WeightsAloneRules : ::testing::TestWithParam<Case<W>> {};
 TEST_P(WeightsAloneRules, RefusedByAttentionWeights) {
   const auto door = [](const W& call, auto& arena) { call.run_alone(arena); };
   expect_refused<float>("attention_weights", GetParam(), W(), door);
   expect_refused<double>("attention_weights", GetParam(), W(), door);
+  const auto in_c = [](const W& call, auto& arena) { call.run_alone_in_c(arena); };
+  expect_refused<double>("attention_weights", GetParam(), W(), in_c);
 }
 INSTANTIATE_TEST_SUITE_P(Lists, WeightsRules, ::testing::ValuesIn(lists()), name_of);
 INSTANTIATE_TEST_SUITE_P(Extents, WeightsRules, ::testing::ValuesIn(extents()), name_of);
@@ -170,6 +184,11 @@ struct MergeCall {
   void run(std::vector<T>& arena) const {
     merge(out_a.view<const T, 4>(arena), lse_a.view<const T, 3>(arena), out_b.view<const T, 4>(arena),
           lse_b.view<const T, 3>(arena), out.view<T, 4>(arena), lse.view<T, 3>(arena), options.target);
+  }
+  template <class T>
+  void run_in_c(std::vector<T>& arena) const {
+    c_face::merge<T>(out_a.view<const T, 4>(arena), lse_a.view<const T, 3>(arena), out_b.view<const T, 4>(arena),
+                     lse_b.view<const T, 3>(arena), out.view<T, 4>(arena), lse.view<T, 3>(arena), options.target);
   }
 };
 using M = MergeCall;
@@ -202,6 +221,7 @@ TEST_P(MergeRules, Refused) {
   const auto door = [](const M& call, auto& arena) { call.run(arena); };
   expect_refused<float>("merge", GetParam(), M(), door);
   expect_refused<double>("merge", GetParam(), M(), door);
+  expect_refused<float>("merge", GetParam(), M(), [](const M& call, auto& arena) { call.run_in_c(arena); });
 }
 INSTANTIATE_TEST_SUITE_P(All, MergeRules, ::testing::ValuesIn(merges()), name_of);
 

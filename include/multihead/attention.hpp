@@ -61,7 +61,7 @@ struct AttentionOptions {
 //   q    (batch, heads,    q_len,  head_dim)    head_dim 1 to 1024
 //   k    (batch, kv_heads, kv_len, head_dim)    heads is a multiple of kv_heads
 //   v    (batch, kv_heads, kv_len, value_dim)   value_dim 1 to 1024
-//   out  (batch, heads,    q_len,  value_dim)   may not overlap q, k or v
+//   out  (batch, heads,    q_len,  value_dim)   may overlap nothing that is read
 //   lse  (batch, heads,    q_len)               natural log of the sum of exp of the scaled, capped, biased scores of
 //                                               the visible keys and the sink; without extents: not asked for
 // Strides are free but for the last axis of q, k, v and out, which must be contiguous. Zero extents of batch, q_len

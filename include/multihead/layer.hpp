@@ -34,6 +34,14 @@ SelfAttention<float> self_attention(MatrixView<const float> X, MatrixView<const 
 SelfAttention<double> self_attention(MatrixView<const double> X, MatrixView<const double> Wq,
                                      MatrixView<const double> Wk, MatrixView<const double> Wv,
                                      const LayerOptions& options = {});
+// The same into output (n, value_dim) and, where it is given, weights (n, n), neither of which may overlap anything
+// else. Allocates nothing after a thread's first calls of a size; scratch is multi_head_attention's of one head.
+void self_attention(MatrixView<const float> X, MatrixView<const float> Wq, MatrixView<const float> Wk,
+                    MatrixView<const float> Wv, MatrixView<float> output, const LayerOptions& options = {},
+                    MatrixView<float> weights = {});
+void self_attention(MatrixView<const double> X, MatrixView<const double> Wq, MatrixView<const double> Wk,
+                    MatrixView<const double> Wv, MatrixView<double> output, const LayerOptions& options = {},
+                    MatrixView<double> weights = {});
 
 // Weights on request; an empty view asks for nothing.
 template <class T>

@@ -31,7 +31,8 @@ struct LayoutOptions {
 // The layer that these tensors describe (docs/layer.md has the names of each layout). The layout fixes the order of
 // weights, the fused order and the kinds of norms; spec gives what tensors do not say: heads, kv_heads, eps, rotary
 // (which layouts of models with rotary demand). Throws Error: an unknown layout (the sentence lists the known ones), a
-// tensor that is missing, surplus, given twice or of another shape, each by its name.
+// tensor that is missing, surplus, given twice or of another shape, each by its name; a spec that contradicts the
+// layout.
 MultiHeadAttention<float> load_layer(std::string_view layout, std::span<const NamedTensor<float>> tensors,
                                      const MultiHeadSpec& spec, const LayoutOptions& options = {});
 MultiHeadAttention<double> load_layer(std::string_view layout, std::span<const NamedTensor<double>> tensors,

@@ -28,4 +28,7 @@ namespace multihead {
 // "0.1.0", of the library that is linked.
 const char* version() noexcept;
 
+// "g++ 12.2.0", which built it.
+const char* compiler() noexcept;
+
 }  // namespace multihead

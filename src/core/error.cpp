@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The words of the error codes, and the version.
+// The words of the error codes, the version, and the compiler.
 #include "multihead/error.hpp"
 
 #include <array>
@@ -34,6 +34,16 @@ std::string_view error_name(ErrorCode code) noexcept {
 const char* version() noexcept {
   return MULTIHEAD_TEXT(MULTIHEAD_VERSION_MAJOR) "." MULTIHEAD_TEXT(MULTIHEAD_VERSION_MINOR) "." MULTIHEAD_TEXT(
       MULTIHEAD_VERSION_PATCH);
+}
+
+const char* compiler() noexcept {
+#if defined(__clang__)
+  return "clang " __clang_version__;
+#elif defined(__GNUC__)
+  return "g++ " __VERSION__;
+#else
+  return "unknown";
+#endif
 }
 
 }  // namespace multihead

@@ -43,6 +43,11 @@ struct CloseFile {
 };
 using FileHandle = std::unique_ptr<std::FILE, CloseFile>;
 
+// What each system does in its own way. nullptr or false where it cannot, errno saying why.
+std::FILE* open_to_read(const std::filesystem::path& path) noexcept;
+std::FILE* create_new(const std::filesystem::path& path) noexcept;  // EEXIST where the name is taken
+bool seek(std::FILE* file, std::uint64_t offset) noexcept;
+
 // What a file says, fit for a sentence: at most so many of its characters, all but printable ASCII as \xNN.
 inline std::string printable(std::string_view text, std::size_t most = 32) {
   constexpr std::string_view kDigits = "0123456789abcdef";
@@ -81,7 +86,7 @@ class InputFile {
     std::error_code error;
     size_ = std::filesystem::file_size(path, error);
     if (error) origin.missing("cannot be opened: " + error.message());
-    file_.reset(std::fopen(path.string().c_str(), "rb"));
+    file_.reset(open_to_read(path));
     if (!file_) origin.missing("cannot be opened: " + last_system_error());
   }
 
@@ -90,8 +95,7 @@ class InputFile {
   // Fills into with the bytes from offset on, which the size of the file says are there.
   void read(std::uint64_t offset, std::span<std::byte> into) {
     if (into.empty()) return;
-    if (std::fseek(file_.get(), static_cast<long>(offset), SEEK_SET) != 0)
-      origin_.missing("cannot be read: " + last_system_error());
+    if (!seek(file_.get(), offset)) origin_.missing("cannot be read: " + last_system_error());
     const std::size_t got = std::fread(into.data(), 1, into.size(), file_.get());
     if (got == into.size()) return;
     if (std::ferror(file_.get())) origin_.missing("cannot be read: " + last_system_error());
@@ -149,11 +153,11 @@ class OutputFile {
  private:
   [[noreturn]] void fail(const std::string& reason) const { origin_.missing("cannot be written: " + reason); }
 
-  // "x" makes a new file or fails, so two writers never share one; what a crash left behind is stepped over.
+  // A new file or a failure, so two writers never share one; what a crash left behind is stepped over.
   void open_temporary() {
     for (int attempt = 0; attempt < 10000 && !file_; ++attempt) {
       temporary_ = target_.parent_path() / (".multihead-" + std::to_string(attempt) + ".tmp");
-      file_.reset(std::fopen(temporary_.string().c_str(), "wbx"));
+      file_.reset(create_new(temporary_));
       if (!file_ && errno != EEXIST) break;
     }
     if (!file_) fail(last_system_error());

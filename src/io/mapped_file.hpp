@@ -17,6 +17,7 @@ namespace multihead::io {
 // A regular file, mapped to be read. The bytes stay those of the file that was opened, also when its name is given to
 // another or removed. A file that is cut short while it is mapped ends the process (SIGBUS) when a byte beyond its new
 // end is touched, and one that is written to changes under its readers: who replaces a file renames a new one over it.
+// Windows refuses to shorten, replace or remove it while it is mapped.
 class MappedFile {
  public:
   MappedFile() = default;

@@ -18,6 +18,15 @@ void check_output(const char* function, const Operand& output, std::initializer_
   if (relative.data)
     check_apart(function, output,
                 {"relative_bias", relative.data, size_of(relative.type), relative.extents, relative.strides});
+  check_apart_from_list(function, output, "lengths", options.lengths);
+  check_apart_from_list(function, output, "prefixes", options.prefixes);
+  check_apart_from_list(function, output, "the query offsets", options.alignment.offsets());
+  check_apart_from_list(function, output, "cu_seqlens_q", options.cu_seqlens_q);
+  check_apart_from_list(function, output, "cu_seqlens_k", options.cu_seqlens_k);
+  check_apart_from_list(function, output, "alibi_slopes", options.alibi_slopes);
+  check_apart_from_list(function, output, "sinks", options.sinks);
+  if (options.q_segments.data()) check_apart(function, output, operand("q_segments", options.q_segments));
+  if (options.kv_segments.data()) check_apart(function, output, operand("kv_segments", options.kv_segments));
 }
 
 void check_rows_extents(const char* function, const Operand& view, const AttentionShape& shape) {

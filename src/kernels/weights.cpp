@@ -73,6 +73,8 @@ void check_weights_outputs(const char* function, const WeightsRequest<T>& reques
     if (!asked[i]) continue;
     check_weights_extents(function, outputs[i], shape, heads, rows);
     check_output(function, outputs[i], inputs, options);
+    check_apart_from_list(function, outputs[i], "weights.heads", request.heads);
+    check_apart_from_list(function, outputs[i], "weights.rows", request.rows);
     for (std::size_t j = 0; j < i; ++j) check_apart(function, outputs[i], outputs[j]);
   }
 }

@@ -211,6 +211,17 @@ struct Loader {
     return {tensor->data, count};
   }
 
+  void complete_norm(const std::string& start, HeadNorm& norm) const {
+    using Kind = HeadNorm::Kind;
+    if (norm.kind != Kind::none && norm.kind != form->head_norm)
+      fail(ErrorCode::bad_option,
+           start + (form->head_norm == Kind::none ? " has no norms of heads; the spec names one"
+                                                  : " has norms of another kind than the spec names"));
+    if (form->head_norm == Kind::none && norm.eps != HeadNorm{}.eps)
+      fail(ErrorCode::bad_option, start + " has no norms of heads; the spec gives one an eps");
+    norm.kind = form->head_norm;
+  }
+
   MultiHeadSpec complete(MultiHeadSpec spec) const {
     const std::string start = std::string(kName) + ": layout " + std::string(form->layout);
     if (spec.order && *spec.order != form->order)
@@ -219,11 +230,13 @@ struct Loader {
       fail(ErrorCode::bad_option, start + " has rotary embedding; the spec must say with which options");
     if (form->rotary && spec.rotary->pairing != RotaryPairing::half_split)
       fail(ErrorCode::bad_option, start + " has half-split pairs; the spec names interleaved ones");
+    if (spec.fused_order != FusedOrder::blocks && spec.fused_order != form->fused_order)
+      fail(ErrorCode::bad_option, start + " stores no groups of heads; the spec names FusedOrder::groups");
+    for (HeadNorm* norm : {&spec.q_norm, &spec.k_norm}) complete_norm(start, *norm);
     spec.order = form->order;
     spec.fused_order = form->fused_order;
     spec.value_dim = {};
     if (form->unscaled && !spec.scale) spec.scale = 1;
-    if (form->head_norm != HeadNorm::Kind::none) spec.q_norm.kind = spec.k_norm.kind = form->head_norm;
     return spec;
   }
 };
@@ -252,7 +265,12 @@ MultiHeadAttention<T> load(std::string_view layout, std::span<const NamedTensor<
                                     .bias_v = v(Slot::bias_v),
                                     .q_norm = v(Slot::q_norm),
                                     .k_norm = v(Slot::k_norm)};
-  return MultiHeadAttention<T>(complete, weights);
+  MultiHeadAttention<T> layer(complete, weights);
+  if (spec.value_dim && *spec.value_dim != layer.extents().value_dim)
+    fail(ErrorCode::bad_option, std::string(kName) + ": value_dim is " + std::to_string(*spec.value_dim) +
+                                    "; the tensors of layout " + std::string(layout) + " have " +
+                                    std::to_string(layer.extents().value_dim));
+  return layer;
 }
 
 }  // namespace

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
+#include <tuple>
 
 #include "core/parallel.hpp"
 #include "core/scratch.hpp"
@@ -100,13 +102,14 @@ void check_weight(const char* function, const Operand& weight, std::int64_t in, 
 }
 
 void check_extents(const char* function, const Extents& e, int threads) {
-  check_between(function, "num_heads", e.heads, 1, std::int64_t{1} << 31);
-  for (const auto& [name, width] : {std::pair{"Wq", e.qk_width}, std::pair{"Wv", e.v_width}}) {
+  check_between(function, "num_heads", e.heads, 1, std::numeric_limits<int>::max());
+  for (const auto& [name, per_head, width] :
+       {std::tuple{"Wq", "head_dim", e.qk_width}, std::tuple{"Wv", "value_dim", e.v_width}}) {
     if (width % e.heads != 0)
       fail(ErrorCode::shape_mismatch, std::string(function) + ": " + name + " has output width " +
                                           std::to_string(width) + ", num_heads is " + std::to_string(e.heads) +
                                           "; num_heads must divide it");
-    check_between(function, "the width of a head", width / e.heads, 1, kMaxHeadDim);
+    check_between(function, per_head, width / e.heads, 1, kMaxHeadDim);
   }
   check_between(function, "threads", threads, 1, 1 << 16);
   // The projections are kept between the steps: views of stride 0 could ask for any number of them.
@@ -133,9 +136,20 @@ Extents check_projections(const char* function, const Projections<T>& in, std::i
   return extents;
 }
 
+// The first operand is written, the others are read; the last of them has as many columns.
+void check_result(const char* function, std::span<const Operand> operands, const Extents& e) {
+  const Operand &output = operands[0], &last = operands.back();
+  check_matrix(function, output);
+  check_equal(function, output.name, "has rows", output.extents[0], "X has", e.n);
+  check_equal(function, output.name, "has columns", output.extents[1], std::string(last.name) + " has",
+              last.extents[1]);
+  check_writable(function, output);
+  for (const Operand& input : operands.subspan(1)) check_apart(function, output, input);
+}
+
 template <class T>
 void check_weights_out(const char* function, const HeadWeights<T>& weights, const Extents& e,
-                       std::span<const Operand> others) {
+                       std::span<const Operand> others, const char* mean = "weights.mean") {
   const auto check = [&](const Operand& view) {
     check_view(function, view);
     check_writable(function, view);
@@ -146,8 +160,8 @@ void check_weights_out(const char* function, const HeadWeights<T>& weights, cons
     check_equal(function, view.name, "has kv_len", view.extents[rank - 1], "X has", e.n);
   };
   if (given(weights.per_head)) check(operand("weights.per_head", weights.per_head));
-  if (given(weights.mean)) check(operand("weights.mean", weights.mean));
-  check_apart(function, operand("weights.mean", weights.mean), operand("weights.per_head", weights.per_head));
+  if (given(weights.mean)) check(operand(mean, weights.mean));
+  check_apart(function, operand(mean, weights.mean), operand("weights.per_head", weights.per_head));
 }
 
 // (heads, n, n) as a batch of one.
@@ -208,11 +222,7 @@ void multi_head(const Projections<T>& in, MatrixView<const T> Wo, int num_heads,
   const Extents e = check_multi_head(in, Wo, num_heads, options);
   const std::array<Operand, 6> operands{operand("output", output), operand("X", in.X),   operand("Wq", in.Wq),
                                         operand("Wk", in.Wk),      operand("Wv", in.Wv), operand("Wo", Wo)};
-  check_matrix(kMultiHead, operands[0]);
-  check_equal(kMultiHead, "output", "has rows", output.extent(0), "X has", e.n);
-  check_equal(kMultiHead, "output", "has columns", output.extent(1), "Wo has", e.out_dim);
-  check_writable(kMultiHead, operands[0]);
-  for (std::size_t i = 1; i < operands.size(); ++i) check_apart(kMultiHead, operands[0], operands[i]);
+  check_result(kMultiHead, operands, e);
   check_weights_out<T>(kMultiHead, weights, e, operands);
 
   const KernelTable& table = choose_kernels(options.target);
@@ -232,16 +242,28 @@ Matrix<T> multi_head(const Projections<T>& in, MatrixView<const T> Wo, int num_h
   return output;
 }
 
+constexpr const char* kOneHead = "self_attention";
+
+template <class T>
+void one_head(const Projections<T>& in, MatrixView<T> output, const LayerOptions& options, MatrixView<T> weights) {
+  const Extents e = check_projections(kOneHead, in, 1, options);
+  const std::array<Operand, 5> operands{operand("output", output), operand("X", in.X), operand("Wq", in.Wq),
+                                        operand("Wk", in.Wk), operand("Wv", in.Wv)};
+  check_result(kOneHead, operands, e);
+  const HeadWeights<T> asked{{}, weights};
+  check_weights_out<T>(kOneHead, asked, e, operands, "weights");
+  const KernelTable& table = choose_kernels(options.target);
+  const bool wants_weights = weights.data();
+  Scratch scratch(Buffers<T>::bytes(e, options.threads, wants_weights), options.scratch, kOneHead);
+  const Buffers<T> buffers(scratch, e, options.threads, wants_weights);
+  run_heads<T>(in, e, options, table, buffers, output, asked);
+}
+
 template <class T>
 SelfAttention<T> one_head(const Projections<T>& in, const LayerOptions& options) {
-  constexpr const char* kName = "self_attention";
-  const Extents e = check_projections(kName, in, 1, options);
-  const KernelTable& table = choose_kernels(options.target);
+  const Extents e = check_projections(kOneHead, in, 1, options);
   SelfAttention<T> result{Matrix<T>(e.n, e.v_width), Matrix<T>(e.n, e.n)};
-  Scratch scratch(Buffers<T>::bytes(e, options.threads, true), options.scratch, kName);
-  const Buffers<T> buffers(scratch, e, options.threads, true);
-  const HeadWeights<T> weights{{result.weights.data(), {1, e.n, e.n}}, {}};
-  run_heads<T>(in, e, options, table, buffers, result.output, weights);
+  one_head<T>(in, result.output, options, result.weights);
   return result;
 }
 
@@ -255,6 +277,16 @@ SelfAttention<double> self_attention(MatrixView<const double> X, MatrixView<cons
                                      MatrixView<const double> Wk, MatrixView<const double> Wv,
                                      const LayerOptions& options) {
   return one_head<double>({X, Wq, Wk, Wv}, options);
+}
+void self_attention(MatrixView<const float> X, MatrixView<const float> Wq, MatrixView<const float> Wk,
+                    MatrixView<const float> Wv, MatrixView<float> output, const LayerOptions& options,
+                    MatrixView<float> weights) {
+  one_head<float>({X, Wq, Wk, Wv}, output, options, weights);
+}
+void self_attention(MatrixView<const double> X, MatrixView<const double> Wq, MatrixView<const double> Wk,
+                    MatrixView<const double> Wv, MatrixView<double> output, const LayerOptions& options,
+                    MatrixView<double> weights) {
+  one_head<double>({X, Wq, Wk, Wv}, output, options, weights);
 }
 
 void multi_head_attention(MatrixView<const float> X, MatrixView<const float> Wq, MatrixView<const float> Wk,

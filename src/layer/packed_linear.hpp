@@ -41,7 +41,8 @@ void check_size(const char* function, std::int64_t in, std::int64_t out);
 template <class T>
 MatrixView<const T> checked_weight(const char* function, const char* name, const MatrixView<const T>& weight,
                                    WeightOrder order) {
-  if (!given(weight)) fail(ErrorCode::shape_mismatch, std::string(function) + ": " + name + " is not given");
+  if (!given(weight))
+    fail(ErrorCode::shape_mismatch, std::string(function) + ": " + name + " is not given; it must be");
   check_weight(function, operand(name, weight));
   return in_out(weight, order);
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Files mapped into memory by mmap.
+// Files as POSIX opens, makes and maps them.
+#if !defined(_WIN32)
 #include "io/mapped_file.hpp"
 
 #include <fcntl.h>
@@ -8,9 +9,18 @@
 #include <unistd.h>
 
 #include <cstdint>
+#include <cstdio>
 #include <limits>
 
 namespace multihead::io {
+
+std::FILE* open_to_read(const std::filesystem::path& path) noexcept { return std::fopen(path.c_str(), "rb"); }
+
+std::FILE* create_new(const std::filesystem::path& path) noexcept { return std::fopen(path.c_str(), "wbx"); }
+
+bool seek(std::FILE* file, std::uint64_t offset) noexcept {
+  return fseeko(file, static_cast<off_t>(offset), SEEK_SET) == 0;
+}
 
 namespace {
 
@@ -52,3 +62,5 @@ MappedFile::~MappedFile() {
 }
 
 }  // namespace multihead::io
+
+#endif  // !defined(_WIN32)

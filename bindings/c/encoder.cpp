@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// mh_encoder: opened from a folder, and run on ids.
+#include "encoder.hpp"
+
+#include <array>
+#include <memory>
+
+#include "models.hpp"
+#include "options.hpp"
+
+namespace multihead::c {
+
+namespace {
+
+constexpr const char* kOpen = "mh_encoder_open";
+constexpr const char* kExtents = "mh_encoder_get_extents";
+constexpr const char* kForward = "Encoder";
+
+// What a folder has beside its encoder; what it lacks is kept as a reason.
+std::unique_ptr<mh_encoder> opened(const std::filesystem::path& folder) {
+  std::unique_ptr<mh_encoder> made;
+  try {
+    SentenceEncoder sentences(folder);
+    made.reset(new mh_encoder{sentences.encoder(), sentences.tokenizer(), sentences, {}, {}, {}});
+  } catch (const Error& error) {  // of the encoder itself: thrown again here
+    made.reset(new mh_encoder{Encoder(folder), {}, {}, error.code(), error.what(), {}});
+    try {
+      made->tokenizer.emplace(read_wordpiece(folder));
+    } catch (const Error&) {  // the reason is kept already
+      made->tokenizer.reset();
+    }
+  }
+  if (!made->tokenizer) return made;
+  made->words.reserve(static_cast<std::size_t>(made->tokenizer->size()));
+  for (std::int64_t id = 0; id < made->tokenizer->size(); ++id) made->words.emplace_back(made->tokenizer->text(id));
+  return made;
+}
+
+// One request a layer, or none.
+std::vector<WeightsRequest<float>> requests_of(const mh_encoder_call& read, std::int64_t layers) {
+  std::vector<WeightsRequest<float>> requests;
+  if ((read.weights == nullptr) != (read.weights_count == 0))
+    bad_argument(kForward, std::string("weights is ") + (read.weights ? "given" : "NULL") + " and weights_count is " +
+                               std::to_string(read.weights_count) + "; they must come together");
+  if (read.weights_count != 0 && read.weights_count != static_cast<std::size_t>(layers))
+    shape_mismatch(kForward, "weights_count is " + std::to_string(read.weights_count) + ", layers is " +
+                                 std::to_string(layers) + "; they must be equal");
+  requests.reserve(read.weights_count);
+  for (std::size_t layer = 0; layer < read.weights_count; ++layer)
+    requests.push_back(weights_request<float>(kForward, read.weights[layer]));
+  return requests;
+}
+
+}  // namespace
+
+bool built_with_models() noexcept { return true; }
+
+}  // namespace multihead::c
+
+using namespace multihead::c;
+
+mh_status mh_encoder_open(const char* folder, mh_encoder** encoder) {
+  return guarded([&] {
+    wanted(kOpen, "folder", folder);
+    wanted(kOpen, "encoder", encoder);
+    *encoder = opened(folder).release();
+  });
+}
+
+void mh_encoder_destroy(mh_encoder* encoder) { delete encoder; }
+
+mh_status mh_encoder_get_extents(const mh_encoder* encoder, mh_encoder_extents* extents) {
+  return guarded([&] {
+    wanted(kExtents, "encoder", encoder);
+    wanted(kExtents, "extents", extents);
+    const multihead::EncoderExtents& e = encoder->encoder.extents();
+    mh_encoder_extents answer = defaults<mh_encoder_extents>();
+    answer.texts = encoder->sentences ? 1 : 0;
+    answer.layers = e.layers, answer.heads = e.heads, answer.head_dim = e.head_dim;
+    answer.model_dim = e.model_dim, answer.intermediate_dim = e.intermediate_dim;
+    answer.vocab_size = e.vocab_size, answer.token_types = e.token_types, answer.max_tokens = e.max_tokens;
+    write_struct(kExtents, answer, extents);
+  });
+}
+
+mh_status mh_encoder_forward(const mh_encoder* encoder, const mh_encoder_call* call, const mh_tensor* output,
+                             const mh_run_options* run) {
+  return guarded([&] {
+    wanted(kForward, "encoder", encoder);
+    wanted(kForward, "call", call);
+    const mh_encoder_call read = read_struct(kForward, call);
+    check_reserved(kForward, "mh_encoder_call.reserved", read.reserved);
+    if (!is_given(read.ids)) missing({kForward, "ids"});
+    const auto ids = list<std::int64_t>({kForward, "ids"}, read.ids);
+    const Role types{kForward, "token_types"};
+    const multihead::EncoderInput input{
+        .ids = ids,
+        .cu_seqlens = filled_list<std::int64_t>({kForward, "cu_seqlens"}, read.cu_seqlens),
+        .token_types = ids.empty() ? list<std::int64_t>(types, read.token_types)
+                                   : filled_list<std::int64_t>(types, read.token_types)};
+    const auto weights = requests_of(read, encoder->encoder.extents().layers);
+    const multihead::EncoderRequests requests{
+        .hidden_states = optional_view<float, 3>({kForward, "hidden_states"}, read.hidden_states), .weights = weights};
+    encoder->encoder.forward(input, view<float, 2>({kForward, "output"}, output), run_options(kForward, run), requests);
+  });
+}
