@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the files of the module add to it.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+namespace face {
+
+void add_attention(nanobind::module_& module);
+void add_projections(nanobind::module_& module);
+void add_layer(nanobind::module_& module);
+void add_encoder(nanobind::module_& module);
+void add_machine(nanobind::module_& module);
+
+}  // namespace face

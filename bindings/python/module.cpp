@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+// The module _core: functions and classes that the Python files of the package give names, types and documentation.
+#include "faces.hpp"
+
+NB_MODULE(_core, module) {
+  nanobind::set_leak_warnings(false);  // a thread of the interpreter's end may hold a layer: nothing is printed for it
+  face::add_machine(module);
+  face::add_attention(module);
+  face::add_projections(module);
+  face::add_layer(module);
+  face::add_encoder(module);
+}

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Types of arguments and results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, Union
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeAlias
+
+# An array with the buffer protocol or DLPack: numpy.ndarray, torch.Tensor, memoryview, array.array.
+Array: TypeAlias = Any
+# Numbers in a list, or an array of them.
+Integers: TypeAlias = "Union[Sequence[int], Sequence[Sequence[int]], Array]"
+Numbers: TypeAlias = "Union[Sequence[float], Array]"
+
+Layout = Literal["bhsd", "bshd"]
+Causal = Union[bool, Literal["top_left", "bottom_right"]]
+Target = Literal["baseline", "avx2", "avx512", "neon"]
+Point = Literal["normalised", "scaled", "capped", "biased"]
+DType = Literal["float32", "float64", "bfloat16", "float16"]
+
+
+class RelativeBias(NamedTuple):
+    """T5's bias by relative position: table (buckets, heads), floating."""
+
+    table: Array
+    bidirectional: bool = True
+    max_distance: int = 128
+
+
+class WeightsRequest(NamedTuple):
+    """Which weights are wanted, and at which point of a score's way.
+
+    point           "normalised": the softmax. "scaled", "capped": the scores of every key, seen or not. "biased": the
+                    scores that enter the softmax, -inf where a row does not see a key.
+    heads, rows     query heads, each at most once, and query rows, in any order; None: all.
+    mean            True: the mean over these heads, (batch, rows, kv_len); False: each, (batch, heads, rows, kv_len).
+    norm_weighted   True: the sum over these heads of weight times norm (Kobayashi et al. 2020), (batch, rows, kv_len).
+    norms           (batch, heads, kv_len) for it; a layer computes them itself.
+    """
+
+    point: Point = "normalised"
+    heads: Integers | None = None
+    rows: Integers | None = None
+    mean: bool = False
+    norm_weighted: bool = False
+    norms: Array | None = None
+
+
+Weights: TypeAlias = "Union[bool, Literal['mean'], WeightsRequest, None]"
+
+
+class AttentionOptions(TypedDict, total=False):
+    """The options that attention() documents, for the functions and classes that take them too."""
+
+    causal: Causal
+    query_offset: int | Integers | None
+    window: int | tuple[int | None, int | None] | None
+    lengths: Integers | None
+    prefixes: Integers | None
+    cu_seqlens: Integers | tuple[Integers, Integers] | None
+    segments: Integers | tuple[Integers, Integers] | None
+    keep_mask: Array | None
+    drop_mask: Array | None
+    bias: Array | None
+    alibi_slopes: Numbers | None
+    relative_bias: Array | RelativeBias | None
+    softcap: float
+    sinks: Numbers | None
+    scale: float | None
+    threads: int | None
+    target: Target | str | None

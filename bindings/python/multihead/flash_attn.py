@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FlashAttention's functions on the CPU, with the meaning of its versions from 2.1 on, for torch tensors and NumPy arrays.
+
+Queries and keys are aligned at their ends: query i stands at position p = i + seqlen_k - seqlen_q of its sequence.
+Causal, windows and ALiBi count from there: causal hides the keys after p, a window (left, right) the keys outside
+p - left .. p + right, and ALiBi adds -slope |p - j| to the score of key j. Negative: no bound on that side. A query that
+sees no key gets zeros, and -inf as its log-sum-exp (FlashAttention 2 has +inf there). With return_attn_probs=True a
+function returns (out, softmax_lse, None): probabilities are not built.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Sequence
+
+from . import _flash
+
+__all__ = ["flash_attn_func", "flash_attn_kvpacked_func", "flash_attn_qkvpacked_func", "flash_attn_varlen_func",
+           "flash_attn_varlen_kvpacked_func", "flash_attn_varlen_qkvpacked_func"]
+
+
+def flash_attn_func(q: Any, k: Any, v: Any, dropout_p: float = 0.0, softmax_scale: float | None = None,
+                    causal: bool = False, window_size: Sequence[int] = (-1, -1), softcap: float = 0.0,
+                    alibi_slopes: Any = None, deterministic: bool = False, return_attn_probs: bool = False) -> Any:
+    """Attention of q (batch, seqlen_q, heads, head_dim) over k and v (batch, seqlen_k, kv_heads, head_dim).
+
+    Returns out (batch, seqlen_q, heads, head_dim); with return_attn_probs (out, softmax_lse (batch, heads, seqlen_q)
+    in float32, or float64 for float64, None). softmax_scale: 1/sqrt(head_dim) unless given. alibi_slopes: (heads) or
+    (batch, heads). deterministic is always so. Raises NotImplementedError for dropout_p other than 0, ValueError or
+    TypeError with a sentence for what does not fit, before anything is computed."""
+    return _call("flash_attn_func", q, k, v, (None, None), 4, dropout_p, softmax_scale, causal, window_size, softcap,
+                 alibi_slopes, return_attn_probs)
+
+
+def flash_attn_varlen_func(q: Any, k: Any, v: Any, cu_seqlens_q: Any, cu_seqlens_k: Any, max_seqlen_q: int,
+                           max_seqlen_k: int, dropout_p: float = 0.0, softmax_scale: float | None = None,
+                           causal: bool = False, window_size: Sequence[int] = (-1, -1), softcap: float = 0.0,
+                           alibi_slopes: Any = None, deterministic: bool = False, return_attn_probs: bool = False,
+                           block_table: Any = None) -> Any:
+    """The same of packed sequences: q (total_q, heads, head_dim), k and v (total_k, kv_heads, head_dim).
+
+    cu_seqlens_q, cu_seqlens_k: (sequences + 1) integers, where each sequence begins, and the total at the end.
+    max_seqlen_q and max_seqlen_k are not needed. softmax_lse is (heads, total_q). block_table: NotImplementedError."""
+    if block_table is not None:
+        raise NotImplementedError("flash_attn_varlen_func: block_table is given; paged keys are not supported, pass "
+                                  "k and v packed")
+    return _call("flash_attn_varlen_func", q, k, v, (cu_seqlens_q, cu_seqlens_k), 3, dropout_p, softmax_scale, causal,
+                 window_size, softcap, alibi_slopes, return_attn_probs)
+
+
+def flash_attn_qkvpacked_func(qkv: Any, *arguments: Any, **options: Any) -> Any:
+    """flash_attn_func of qkv (batch, seqlen, 3, heads, head_dim), with its arguments after v."""
+    q, k, v = _parts("flash_attn_qkvpacked_func", "qkv", qkv, 5, 3)
+    return flash_attn_func(q, k, v, *arguments, **options)
+
+
+def flash_attn_kvpacked_func(q: Any, kv: Any, *arguments: Any, **options: Any) -> Any:
+    """flash_attn_func of q and kv (batch, seqlen_k, 2, kv_heads, head_dim), with its arguments after v."""
+    k, v = _parts("flash_attn_kvpacked_func", "kv", kv, 5, 2)
+    return flash_attn_func(q, k, v, *arguments, **options)
+
+
+def flash_attn_varlen_qkvpacked_func(qkv: Any, cu_seqlens: Any, max_seqlen: int, *arguments: Any, **options: Any) -> Any:
+    """flash_attn_varlen_func of qkv (total, 3, heads, head_dim), with its arguments after max_seqlen_k."""
+    q, k, v = _parts("flash_attn_varlen_qkvpacked_func", "qkv", qkv, 4, 3)
+    return flash_attn_varlen_func(q, k, v, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, *arguments, **options)
+
+
+def flash_attn_varlen_kvpacked_func(q: Any, kv: Any, cu_seqlens_q: Any, cu_seqlens_k: Any, max_seqlen_q: int,
+                                    max_seqlen_k: int, *arguments: Any, **options: Any) -> Any:
+    """flash_attn_varlen_func of q and kv (total_k, 2, kv_heads, head_dim), with its arguments after max_seqlen_k."""
+    k, v = _parts("flash_attn_varlen_kvpacked_func", "kv", kv, 4, 2)
+    return flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, *arguments,
+                                  **options)
+
+
+def _parts(function: str, name: str, packed: Any, rank: int, count: int) -> list[Any]:
+    if len(packed.shape) != rank or packed.shape[-3] != count:
+        raise ValueError(f"{function}: {name} has shape {tuple(packed.shape)}; it must have {rank} axes, the third from "
+                         f"the end of extent {count}")
+    return [packed[..., part, :, :] for part in range(count)]
+
+
+def _call(function: str, q: Any, k: Any, v: Any, cu_seqlens: tuple[Any, Any], rank: int, dropout_p: float,
+          scale: float | None, causal: bool, window_size: Sequence[int], softcap: float, alibi_slopes: Any,
+          return_attn_probs: bool) -> Any:
+    if _flash.number(function, "dropout_p", dropout_p) != 0:
+        raise NotImplementedError(f"{function}: dropout_p is {dropout_p}; dropout is not implemented, pass 0")
+    for name, tensor in (("q", q), ("k", k), ("v", v)):
+        if not hasattr(tensor, "shape"):
+            raise TypeError(f"{function}: {name} is of type {type(tensor).__name__}; it must be a torch.Tensor or an array")
+        if len(tensor.shape) != rank:
+            raise ValueError(f"{function}: {name} has shape {tuple(tensor.shape)}; it must have {rank} axes")
+    left, right = _flash.window_of(function, window_size)
+    window = (left, 0 if causal else right)
+    scale = None if scale is None else _flash.number(function, "softmax_scale", scale)
+    softcap = _flash.number(function, "softcap", softcap)
+    if rank == 3:
+        _flash.check_starts(function, cu_seqlens)
+    if alibi_slopes is not None:
+        sequences = q.shape[0] if rank == 4 else len(cu_seqlens[0]) - 1
+        _flash.check_slopes(function, alibi_slopes, sequences, q.shape[-2])
+    if type(q).__module__.partition(".")[0] == "torch":
+        from .torch._attention import flash_attention  # only here: arrays of NumPy do not import torch
+        out, lse = flash_attention(function, q, k, v, cu_seqlens, alibi_slopes, scale, window, softcap)
+    else:
+        out, lse = _flash.attend(q, k, v, cu_seqlens=cu_seqlens, alibi_slopes=alibi_slopes, scale=scale, window=window,
+                                  softcap=softcap, threads=None)
+    return (out, lse, None) if return_attn_probs else out
