@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pages tell the truth: programs and command lines with an output below them are run, and the output compared.
 
-A program is a ```cpp block with a main; a command line a ```sh block that begins with multihead. What they print stands in
+A program is a ```cpp or ```c block with a main; a command line a ```sh block that begins with multihead. What they print stands in
 the ```text block that follows.
 """
 
@@ -39,20 +39,22 @@ class Pages(unittest.TestCase):
         self.assertEqual(outcome.returncode, 0, outcome.stdout + outcome.stderr)
         return outcome.stdout
 
-    def run_program(self, folder, source):
-        (folder / "program.cpp").write_text(source, encoding="utf-8")
-        self.run_in(folder, "g++", "-std=c++20", "-Wall", "-Wextra", "-Werror", f"-I{SOURCE / 'include'}", "program.cpp",
-                    "-o", "program", f"-L{BUILD}", "-lmultihead", f"-Wl,-rpath,{BUILD}", "-pthread")
+    def run_program(self, folder, source, language):
+        compiler = {"cpp": ["g++", "-std=c++20", "-pthread"], "c": ["gcc", "-std=c99", "-pedantic"]}[language]
+        library = {"cpp": "multihead", "c": "multihead_c"}[language]
+        (folder / f"program.{language}").write_text(source, encoding="utf-8")
+        self.run_in(folder, *compiler, "-Wall", "-Wextra", "-Werror", f"-I{SOURCE / 'include'}", f"program.{language}",
+                    "-o", "program", f"-L{BUILD}", f"-l{library}", f"-Wl,-rpath,{BUILD}")
         return self.run_in(folder, "./program")
 
     def test_programs(self):
         count = 0
         for page in PAGES:
             for line, language, source, output in examples(page):
-                if language == "cpp" and "int main" in source:
+                if language in ("cpp", "c") and "int main" in source:
                     count += 1
                     with self.subTest(page=page.name, line=line), tempfile.TemporaryDirectory() as folder:
-                        printed = self.run_program(pathlib.Path(folder), source)
+                        printed = self.run_program(pathlib.Path(folder), source, language)
                         self.assertIsNotNone(output, "the output is not shown")
                         self.assertEqual(lines(printed), lines(output))
         self.assertGreater(count, 0, "README.md shows no program")
