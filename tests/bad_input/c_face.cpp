@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A case of the table as a call of the C ABI.
 #include <cmath>
-#include <cstdlib>
 #include <functional>
 #include <memory>
 
@@ -10,12 +9,6 @@
 namespace bad_input {
 
 namespace {
-
-double number(const Json& holder, const char* name, double otherwise) {
-  if (!holder.contains(name)) return otherwise;
-  const Json& value = holder[name];
-  return value.is_string() ? std::strtod(value.get<std::string>().c_str(), nullptr) : value.get<double>();
-}
 
 mh_run_options run_of(const Problem& problem) {
   mh_run_options run;

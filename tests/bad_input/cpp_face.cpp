@@ -2,7 +2,6 @@
 // A case of the table as a call of the C++ library, where its types let it be said.
 #include <array>
 #include <cstdint>
-#include <cstdlib>
 #include <filesystem>
 #include <optional>
 #include <span>
@@ -56,12 +55,6 @@ Option broadcast(Problem& problem, const char* name, mh_type type) {
   const auto& [data, code, rank, shape, strides] = *tensor;
   return View<const T, 4>(static_cast<const T*>(data), {shape[0], shape[1], shape[2], shape[3]},
                           {strides[0], strides[1], strides[2], strides[3]});
-}
-
-double number(const Json& holder, const char* name, double otherwise) {
-  if (!holder.contains(name)) return otherwise;
-  const Json& value = holder[name];
-  return value.is_string() ? std::strtod(value.get<std::string>().c_str(), nullptr) : value.get<double>();
 }
 
 MatrixView<const std::int64_t> matrix(Problem& problem, const Json& holder, const char* name) {

@@ -40,6 +40,14 @@ std::int64_t reach(const mh_tensor& tensor) {
 
 }  // namespace
 
+double number(const Json& value) {
+  return value.is_string() ? std::strtod(value.get<std::string>().c_str(), nullptr) : value.get<double>();
+}
+
+double number(const Json& holder, const char* name, double otherwise) {
+  return holder.contains(name) ? number(holder[name]) : otherwise;
+}
+
 Problem::Problem(const Json& base, const Json& change) {
   Json merged = base;
   merged.merge_patch(change);
@@ -100,8 +108,7 @@ const mh_tensor* Problem::list(const Json& holder, const std::string& name, mh_t
     if (type == MH_INT64)
       reinterpret_cast<std::int64_t*>(owned.bytes.data())[at++] = value.get<std::int64_t>();
     else
-      reinterpret_cast<double*>(owned.bytes.data())[at++] =
-          value.is_string() ? std::strtod(value.get<std::string>().c_str(), nullptr) : value.get<double>();
+      reinterpret_cast<double*>(owned.bytes.data())[at++] = number(value);
   };
   for (const Json& value : values)
     if (value.is_array())

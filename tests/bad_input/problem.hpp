@@ -53,6 +53,10 @@ class Problem {
   Json options_, run_, call_;
 };
 
+// A number of JSON, or a text that JSON has no number for: "nan", "inf".
+double number(const Json& value);
+double number(const Json& holder, const char* name, double otherwise);
+
 // Where the models of the table's encoders are.
 extern std::string models;
 

@@ -6,6 +6,7 @@ import unittest
 import warnings
 
 import torch
+from torch import library
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -140,20 +141,20 @@ class Exported(unittest.TestCase):
 
 class Operators(unittest.TestCase):
     def test_pytorchs_own_checks(self):
-        """Schema, shapes without data, and functionality, as torch.library judges them."""
+        """Schema, shapes without data, and functionality, as PyTorch judges them."""
         q, k, v = torch.randn(2, 4, 5, 8), torch.randn(2, 2, 7, 8), torch.randn(2, 2, 7, 6)
         keep, drop = torch.rand(1, 1, 5, 7) < 0.8, torch.rand(2, 1, 1, 7) < 0.1
         bias = torch.randn(1, 4, 5, 7)
         common = (keep, drop, bias, "bhsd", False, 0.5)
-        torch.library.opcheck(torch.ops.multihead.attention.default, (q, k, v, *common))
+        library.opcheck(torch.ops.multihead.attention.default, (q, k, v, *common))
         for mean in (True, False):
-            torch.library.opcheck(torch.ops.multihead.attention_weights.default, (q.bfloat16(), k.bfloat16(), v.bfloat16(),
+            library.opcheck(torch.ops.multihead.attention_weights.default, (q.bfloat16(), k.bfloat16(), v.bfloat16(),
                                                                                  *common, mean))
         starts = torch.tensor([0, 3, 5])
         q, k = torch.randn(5, 4, 8), torch.randn(5, 2, 8)
-        torch.library.opcheck(torch.ops.multihead.flash_attention.default,
+        library.opcheck(torch.ops.multihead.flash_attention.default,
                               (q, k, k, starts, starts, torch.rand(4), None, [2, 0], 0.0))
-        torch.library.opcheck(torch.ops.multihead.flash_attention.default,
+        library.opcheck(torch.ops.multihead.flash_attention.default,
                               (q[None], k[None], k[None], None, None, None, None, [-1, -1], 5.0))
 
     def test_layouts(self):

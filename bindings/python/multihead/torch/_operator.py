@@ -14,7 +14,7 @@ They are functional, and their outputs are contiguous and new. Axes by layout: "
 from typing import List, Optional, Tuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.autograd import forward_ad
 
 import multihead
@@ -77,7 +77,7 @@ def _run(q, k, v, layout, keep_mask, drop_mask, bias, causal, scale, **more):
     return out, results
 
 
-@torch.library.custom_op("multihead::attention", mutates_args=(), device_types="cpu")
+@library.custom_op("multihead::attention", mutates_args=(), device_types="cpu")
 def attention(q: Tensor, k: Tensor, v: Tensor, keep_mask: Optional[Tensor], drop_mask: Optional[Tensor],
               bias: Optional[Tensor], layout: str, causal: bool, scale: Optional[float]) -> Tensor:
     return _run(q, k, v, layout, keep_mask, drop_mask, bias, causal, scale)[0]
@@ -89,7 +89,7 @@ def _(q, k, v, keep_mask, drop_mask, bias, layout, causal, scale):
     return q.new_empty(_out_shape(q, v))
 
 
-@torch.library.custom_op("multihead::attention_weights", mutates_args=(), device_types="cpu")
+@library.custom_op("multihead::attention_weights", mutates_args=(), device_types="cpu")
 def attention_weights(q: Tensor, k: Tensor, v: Tensor, keep_mask: Optional[Tensor], drop_mask: Optional[Tensor],
                       bias: Optional[Tensor], layout: str, causal: bool, scale: Optional[float],
                       mean: bool) -> Tuple[Tensor, Tensor]:
@@ -105,7 +105,7 @@ def _(q, k, v, keep_mask, drop_mask, bias, layout, causal, scale, mean):
     return q.new_empty(_out_shape(q, v)), q.new_empty((batch, q_len, kv_len) if mean else (batch, heads, q_len, kv_len))
 
 
-@torch.library.custom_op("multihead::flash_attention", mutates_args=(), device_types="cpu")
+@library.custom_op("multihead::flash_attention", mutates_args=(), device_types="cpu")
 def flash_attention(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Optional[Tensor], cu_seqlens_k: Optional[Tensor],
                     alibi_slopes: Optional[Tensor], scale: Optional[float], window: List[int],
                     softcap: float) -> Tuple[Tensor, Tensor]:
@@ -124,7 +124,7 @@ def _(q, k, v, cu_seqlens_q, cu_seqlens_k, alibi_slopes, scale, window, softcap)
     return q.new_empty(_out_shape(q, v)), q.new_empty((*q.shape[:-3], q.shape[-2], q.shape[-3]), dtype=sums)
 
 
-@torch.library.custom_op("multihead::gradient", mutates_args=())
+@library.custom_op("multihead::gradient", mutates_args=())
 def gradient(grads: List[Tensor], tensors: List[Tensor]) -> List[Tensor]:
     raise NotImplementedError(NO_GRADIENT)
 
