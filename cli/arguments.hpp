@@ -36,13 +36,50 @@ struct EncodeArguments {
   std::string file, out, model;  // each may be empty
 };
 
+// What orders the table of heads.
+enum class HeadOrder { layer, entropy, largest, distance, previous, self, next, first, special };
+
+// A head of a layer, and what its output is multiplied by.
+struct HeadGate {
+  std::int64_t layer, head;
+  double scale;
+};
+
 struct HeadsArguments {
   std::vector<std::string> texts;  // one or two
   std::optional<std::int64_t> layer, head;
   std::int64_t links = 3;
-  bool special = false;
+  bool special = false, stats = false;
+  HeadOrder sort = HeadOrder::layer;
+  std::optional<std::string> row;  // a row's number or token
+  std::optional<std::int64_t> top;
+  std::string html, json, csv, npz;  // files to write, each may be empty; - is standard output
+  std::vector<HeadGate> gates;
   Color color = Color::automatic;
   std::string model;  // a folder, or empty
+};
+
+struct RelationsArguments {
+  std::string file, model, json;  // each may be empty
+  bool all = false, punctuation = true;
+};
+
+struct AblateArguments {
+  std::vector<std::string> texts;
+  double scale = 0;                    // of each head in turn, and of `heads`
+  std::vector<HeadGate> heads, gates;  // all at once, in place of each in turn
+  std::int64_t top = 10;
+  std::string model, json;  // each may be empty
+};
+
+struct CompareArguments {
+  std::vector<std::string> texts;  // one
+  std::string model, json;         // each may be empty
+  std::optional<std::string> other_text;
+  std::string other;  // a folder, or empty
+  std::optional<Type> precision;
+  std::optional<Target> other_target;
+  std::int64_t top = 10;
 };
 
 struct AttendArguments {
@@ -72,6 +109,9 @@ int sample(const SampleArguments& arguments, const Common& common);
 int heads(const HeadsArguments& arguments, const Common& common);
 int encode(const EncodeArguments& arguments, const Common& common);
 int tokens(const TokensArguments& arguments);
+int relations(const RelationsArguments& arguments, const Common& common);
+int ablate(const AblateArguments& arguments, const Common& common);
+int compare(const CompareArguments& arguments, const Common& common);
 int attend(const AttendArguments& arguments, const Common& common);
 int info(const Common& common);
 int explain(const ExplainArguments& arguments, const Common& common);

@@ -41,7 +41,7 @@ void each_character(std::string_view text, const Each& each) {
 
 }  // namespace
 
-std::filesystem::path model_folder(const std::string& given) {
+std::filesystem::path model_folder(const std::string& given, const std::string& option) {
   const char* named = std::getenv("MULTIHEAD_MODEL");
   const bool has_name = named && *named;
   const std::filesystem::path folder = !given.empty() ? std::filesystem::path(given)
@@ -53,7 +53,7 @@ std::filesystem::path model_folder(const std::string& given) {
                                              ": ./run fetches one, and --model DIR takes another (config.json, "
                                              "model.safetensors, tokenizer.json or vocab.txt)");
   throw Error(ErrorCode::file_missing,
-              std::string(given.empty() ? "MULTIHEAD_MODEL" : "--model") + ": " + folder.string() + " is not a folder");
+              (given.empty() ? "MULTIHEAD_MODEL" : option) + ": " + folder.string() + " is not a folder");
 }
 
 std::vector<Token> tokens_of(const WordPiece& tokenizer, const std::vector<std::string>& texts,

@@ -14,8 +14,8 @@ namespace multihead::cli {
 
 // given; where that is empty what MULTIHEAD_MODEL names; else where ./run keeps the model that it fetches:
 // $XDG_CACHE_HOME/multihead/all-MiniLM-L6-v2, XDG_CACHE_HOME being ~/.cache unless set. Throws file_missing, with what
-// to do, when there is no such folder.
-std::filesystem::path model_folder(const std::string& given);
+// to do, when there is no such folder; option: which gave it.
+std::filesystem::path model_folder(const std::string& given, const std::string& option = "--model");
 
 // [CLS] text [SEP], or [CLS] first [SEP] second [SEP], whole. Throws bad_option when that is more than max_tokens.
 std::vector<Token> tokens_of(const WordPiece& tokenizer, const std::vector<std::string>& texts,

@@ -15,6 +15,7 @@ constexpr std::size_t kIndent = 2, kGap = 4;
 constexpr int kMostDecimals = 4;
 
 std::string formatted(const char* format, int precision, double value) {
+  if (std::isnan(value)) return "NaN";
   const int size = std::snprintf(nullptr, 0, format, precision, value);
   std::string text(static_cast<std::size_t>(size) + 1, '\0');
   std::snprintf(text.data(), text.size(), format, precision, value);

@@ -9,8 +9,8 @@
 
 #include "arguments.hpp"
 #include "chapter.hpp"
-#include "heatmap.hpp"
 #include "print.hpp"
+#include "terminal.hpp"
 #include "trace.hpp"
 
 namespace multihead::cli {

@@ -210,7 +210,7 @@ class Promise(unittest.TestCase):
                 ("a number removed", (r", MH_TARGET_NEON = 4", ""), True, False),
                 ("a function removed", (r"MH_API mh_status mh_tasks_run\([^;]*;", ""), False, True),
                 ("a parameter added", (r"(mh_tasks_run\(mh_target target, )", r"\1int32_t more, "), False, True),
-                ("a parameter of another type", (r"int32_t weights, size_t\* bytes\);(?=\s+// What)",
+                ("a parameter of another type", (r"int32_t weights, size_t\* bytes\);(?=\s+// The same of)",
                                                  "int64_t weights, size_t* bytes);"), False, True)):
             with self.subTest(change=name):
                 now = self.changed(change)

@@ -78,6 +78,72 @@ struct Weights {
 };
 
 template <class T>
+struct RowStatistics {
+  explicit RowStatistics(const multihead::RowStatistics<T>& from)
+      : tensors_{tensor_of(from.visible),    tensor_of(from.entropy),        tensor_of(from.sum_squares),
+                 tensor_of(from.distance),   tensor_of(from.offset_mass),    tensor_of(from.key_mass),
+                 tensor_of(from.class_mass), tensor_of(from.duplicate_mass), tensor_of(from.induction_mass),
+                 tensor_of(from.top_keys),   tensor_of(from.top_weights),    tensor_of(from.received),
+                 tensor_of(from.map)} {
+    mh_row_statistics_init(&rows, sizeof rows);
+    const mh_tensor** const places[] = {
+        &rows.visible,    &rows.entropy,        &rows.sum_squares,    &rows.distance, &rows.offset_mass, &rows.key_mass,
+        &rows.class_mass, &rows.duplicate_mass, &rows.induction_mass, &rows.top_keys, &rows.top_weights, &rows.received,
+        &rows.map};
+    for (std::size_t i = 0; i < tensors_.size(); ++i) *places[i] = &tensors_[i];
+  }
+  RowStatistics(const RowStatistics&) = delete;
+  mh_row_statistics rows;
+
+ private:
+  std::array<mh_tensor, 13> tensors_;
+};
+
+template <class T>
+struct Statistics {
+  explicit Statistics(const StatisticsRequest<T>& from)
+      : plain_(from.plain), weighted_(from.norm_weighted), tensors_{tensor_of(from.offsets),
+                                                                    tensor_of(from.keys),
+                                                                    tensor_of(from.key_classes),
+                                                                    tensor_of(from.q_tokens),
+                                                                    tensor_of(from.kv_tokens),
+                                                                    tensor_of(from.norms)} {
+    mh_statistics_request_init(&request, sizeof request);
+    // C++ looks at lists that no output reads no more than at others that are not given.
+    const auto read = [&](auto member) {
+      return c::is_given(plain_.rows.*member) || c::is_given(weighted_.rows.*member);
+    };
+    if (read(&mh_row_statistics::offset_mass)) request.offsets = &tensors_[0];
+    if (read(&mh_row_statistics::key_mass)) request.keys = &tensors_[1];
+    if (read(&mh_row_statistics::class_mass)) request.key_classes = &tensors_[2];
+    if (read(&mh_row_statistics::duplicate_mass) || read(&mh_row_statistics::induction_mass))
+      request.q_tokens = &tensors_[3], request.kv_tokens = &tensors_[4];
+    if (read(&mh_row_statistics::map)) request.bin = from.bin;
+    request.norms = &tensors_[5];
+    request.plain = &plain_.rows, request.norm_weighted = &weighted_.rows;
+  }
+  Statistics(const Statistics&) = delete;
+  mh_statistics_request request;
+
+ private:
+  RowStatistics<T> plain_, weighted_;
+  std::array<mh_tensor, 6> tensors_;
+};
+
+template <class T>
+void attention(View4<const T> q, View4<const T> k, View4<const T> v, View4<T> out, View3<Sum<T>> lse,
+               const WeightsRequest<Sum<T>>& weights, const StatisticsRequest<Sum<T>>& statistics,
+               const AttentionOptions& options) {
+  const mh_tensor tensors[] = {tensor_of(q, true), tensor_of(k, true), tensor_of(v, true), tensor_of(out, true),
+                               tensor_of(lse)};
+  const Weights<Sum<T>> asked(weights);
+  const Statistics<Sum<T>> beside(statistics);
+  const Attention structs(options);
+  require(mh_attention_statistics(&tensors[0], &tensors[1], &tensors[2], &tensors[3], &tensors[4], &asked.request,
+                                  &beside.request, &structs.options));
+}
+
+template <class T>
 void attention(View4<const T> q, View4<const T> k, View4<const T> v, View4<T> out, View3<Sum<T>> lse,
                const WeightsRequest<Sum<T>>& weights, const AttentionOptions& options) {
   const mh_tensor tensors[] = {tensor_of(q, true), tensor_of(k, true), tensor_of(v, true), tensor_of(out, true),
@@ -178,8 +244,10 @@ class Layer {
   void with(const MultiHeadOptions& options, const MultiHeadRequests<T>& requests, const Call& call) const {
     const Attention attention(options.attention);
     const mh_tensor positions[] = {tensor_of(options.q_positions), tensor_of(options.k_positions)};
-    const mh_tensor gates = tensor_of(options.gates), lse = tensor_of(requests.lse), heads = tensor_of(requests.heads);
+    const mh_tensor gates = tensor_of(options.gates), lse = tensor_of(requests.lse), heads = tensor_of(requests.heads),
+                    norms = tensor_of(requests.norms);
     const Weights<Sum<T>> weights(requests.weights);
+    const Statistics<Sum<T>> statistics(requests.statistics);
     mh_layer_options how;
     mh_layer_options_init(&how, sizeof how);
     how.attention = &attention.options, how.gates = &gates;
@@ -187,6 +255,7 @@ class Layer {
     mh_layer_requests asked;
     mh_layer_requests_init(&asked, sizeof asked);
     asked.lse = &lse, asked.heads = &heads, asked.weights = &weights.request;
+    asked.statistics = &statistics.request, asked.norms = &norms;
     require(call(how, asked));
   }
   mh_layer* layer_ = nullptr;

@@ -25,7 +25,8 @@ std::uint64_t bits(const ModuleResults<T>& r) {
     using V = std::remove_cvref_t<decltype(values[0])>;
     return hash_bits(View<const V, 1>(values.data(), {static_cast<std::int64_t>(values.size())}), before);
   };
-  return hash(r.norm_weighted, hash(r.mean, hash(r.per_head, hash(r.heads, hash(r.lse, hash(r.output, 1))))));
+  return hash(r.norm_weighted,
+              hash(r.mean, hash(r.per_head, hash(r.heads, hash(r.lse, hash(r.output, hash(r.norms, 1)))))));
 }
 
 template <class T>

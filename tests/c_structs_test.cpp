@@ -103,15 +103,17 @@ TEST(CStructs, HaveNoPaddingAtTheirEnds) {
   MULTIHEAD_ENDS_WITH(mh_run_options, scratch_bytes);
   MULTIHEAD_ENDS_WITH(mh_attention_options, run);
   MULTIHEAD_ENDS_WITH(mh_weights_request, norms);
+  MULTIHEAD_ENDS_WITH(mh_row_statistics, map);
+  MULTIHEAD_ENDS_WITH(mh_statistics_request, norm_weighted);
   MULTIHEAD_ENDS_WITH(mh_attention_shape, value_dim);
   MULTIHEAD_ENDS_WITH(mh_attention_plan, terms);
   MULTIHEAD_ENDS_WITH(mh_layer_spec, max_positions);
   MULTIHEAD_ENDS_WITH(mh_layer_weights, k_norm_bias);
   MULTIHEAD_ENDS_WITH(mh_layer_extents, extra_keys);
   MULTIHEAD_ENDS_WITH(mh_layer_options, gates);
-  MULTIHEAD_ENDS_WITH(mh_layer_requests, weights);
+  MULTIHEAD_ENDS_WITH(mh_layer_requests, norms);
   MULTIHEAD_ENDS_WITH(mh_encoder_extents, max_tokens);
-  MULTIHEAD_ENDS_WITH(mh_encoder_call, weights_count);
+  MULTIHEAD_ENDS_WITH(mh_encoder_call, norms);
 #undef MULTIHEAD_ENDS_WITH
 }
 
@@ -198,10 +200,14 @@ TEST(CStructs, NullIsRefused) {
       mh_target_from_name("avx2", nullptr),
       mh_tasks_run(MH_TARGET_AVX2, nullptr),
       mh_attention(nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr),
+      mh_attention_statistics(nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr),
+      mh_statistics_of_weights(nullptr, nullptr, 0),
       mh_attention_weights(nullptr, nullptr, nullptr, nullptr, nullptr),
       mh_merge(nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr),
       mh_attention_scratch_bytes(nullptr, nullptr, 0, &bytes),
       mh_attention_scratch_bytes(&shape, nullptr, 0, nullptr),
+      mh_attention_statistics_scratch_bytes(nullptr, nullptr, 0, nullptr, &bytes),
+      mh_attention_statistics_scratch_bytes(&shape, nullptr, 0, nullptr, nullptr),
       mh_explain(nullptr, nullptr, &plan),
       mh_explain(&shape, nullptr, nullptr),
       mh_self_attention(&tensor, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr),

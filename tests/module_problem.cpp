@@ -7,49 +7,17 @@
 namespace multihead::testing {
 
 std::set<std::string> all_module_tags() {
-  return {"in_out",
-          "out_in",
-          "separate",
-          "fused_blocks",
-          "fused_groups",
-          "q_bias",
-          "k_bias",
-          "v_bias",
-          "fused_bias",
-          "out_bias",
-          "self",
-          "cross",
-          "kdim",
-          "vdim",
-          "grouped",
-          "head_dim",
-          "value_dim",
-          "out_dim",
-          "bias_kv",
-          "zero_attn",
-          "both_extras",
-          "half_split",
-          "interleaved",
-          "partial",
-          "positions",
-          "linear",
-          "llama3",
-          "norm_rms",
-          "norm_plus_1",
-          "norm_layer",
-          "norm_weights",
-          "norm_bias",
-          "scale",
-          "batch",
-          "causal",
-          "lengths",
-          "gates",
-          "lse",
-          "heads",
-          "per_head",
-          "mean",
-          "norm_weighted",
-          "extras_and_weights"};
+  return {"in_out",       "out_in",        "separate",     "fused_blocks",
+          "fused_groups", "q_bias",        "k_bias",       "v_bias",
+          "fused_bias",   "out_bias",      "self",         "cross",
+          "kdim",         "vdim",          "grouped",      "head_dim",
+          "value_dim",    "out_dim",       "bias_kv",      "zero_attn",
+          "both_extras",  "half_split",    "interleaved",  "partial",
+          "positions",    "linear",        "llama3",       "norm_rms",
+          "norm_plus_1",  "norm_layer",    "norm_weights", "norm_bias",
+          "scale",        "batch",         "causal",       "lengths",
+          "gates",        "lse",           "heads",        "per_head",
+          "mean",         "norm_weighted", "norms",        "extras_and_weights"};
 }
 
 template <class T>
@@ -194,6 +162,7 @@ void ModuleProblem<T>::draw_requests(Random& random) {
   };
   asks_lse = tag("lse", 50), asks_heads = tag("heads", 50);
   asks_per_head = tag("per_head", 40), asks_mean = tag("mean", 40), asks_norm_weighted = tag("norm_weighted", 40);
+  asks_norms = tag("norms", 40);
   if ((asks_per_head || asks_mean || asks_norm_weighted) && e.extra_keys > 0) tags.insert("extras_and_weights");
 }
 
@@ -298,6 +267,7 @@ MultiHeadRequests<T> ModuleResults<T>::requests(const ModuleProblem<T>& p) {
   if (p.asks_mean) asked.weights.mean = {room(mean, p.batch * p.q_len * keys), {p.batch, p.q_len, keys}};
   if (p.asks_norm_weighted)
     asked.weights.norm_weighted = {room(norm_weighted, p.batch * p.q_len * keys), {p.batch, p.q_len, keys}};
+  if (p.asks_norms) asked.norms = {room(norms, p.batch * p.e.heads * keys), {p.batch, p.e.heads, keys}};
   return asked;
 }
 

@@ -64,7 +64,8 @@ struct ModuleProblem {
   MultiHeadOptions options;
   std::vector<std::int64_t> lengths, q_positions, k_positions;
   std::vector<double> gates;
-  bool asks_lse = false, asks_heads = false, asks_per_head = false, asks_mean = false, asks_norm_weighted = false;
+  bool asks_lse = false, asks_heads = false, asks_per_head = false, asks_mean = false, asks_norm_weighted = false,
+       asks_norms = false;
   std::set<std::string> tags;
 
   explicit ModuleProblem(std::uint64_t seed);
@@ -91,7 +92,7 @@ template <class T>
 struct ModuleResults {
   using S = Sum<T>;
   std::vector<T> output;
-  std::vector<S> lse, heads, per_head, mean, norm_weighted;
+  std::vector<S> lse, heads, per_head, mean, norm_weighted, norms;
 
   MultiHeadRequests<T> requests(const ModuleProblem<T>& p);
   View3<T> output_view(const ModuleProblem<T>& p);
@@ -101,7 +102,7 @@ struct ModuleResults {
 
 // The same by the definition, each number with the bound of its error.
 struct ModuleTruth {
-  std::vector<Tracked> output, lse, heads, per_head, mean, norm_weighted;
+  std::vector<Tracked> output, lse, heads, per_head, mean, norm_weighted, norms;
 
   template <class T>
   explicit ModuleTruth(const ModuleProblem<T>& p);

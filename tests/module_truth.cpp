@@ -187,7 +187,8 @@ ModuleTruth::ModuleTruth(const ModuleProblem<T>& p) {
   for (std::int64_t b = 0; b < p.batch; ++b)
     for (std::int64_t h = 0; h < e.heads; ++h) {
       const Heads<T> head(p, b, h);
-      const Terms lengths = p.asks_norm_weighted ? head.lengths() : Terms(size(n));
+      const Terms lengths = p.asks_norm_weighted || p.asks_norms ? head.lengths() : Terms(size(n));
+      norms.insert(norms.end(), lengths.begin(), lengths.end());
       for (std::int64_t i = 0; i < p.q_len; ++i) {
         Tracked row_lse;
         const Terms w = head.weights(i, row_lse);

@@ -213,7 +213,7 @@ struct Call {
   bool q_given = true, k_given = true;
   Layout query{0, {2, 3, 7}}, key{1, {2, 4, 8}}, value{2, {2, 4, 9}}, output{3, {2, 3, 11}};
   Layout lse{4, {2, 4, 3}}, heads{5, {2, 4, 3, 5}}, per_head{6, {2, 4, 3, 5}}, mean{7, {2, 3, 5}},
-      weighted{8, {2, 3, 5}};
+      weighted{8, {2, 3, 5}}, norms{9, {2, 4, 5}};
 
   template <class T, class Layer = MultiHeadAttention<T>>
   static Layer layer(bool rotary) {
@@ -221,8 +221,7 @@ struct Call {
     const auto weight = [&](std::int64_t in, std::int64_t out) { return MatrixView<const T>(x.data(), {in, out}); };
     MultiHeadSpec spec{.heads = 4, .kv_heads = 2, .order = WeightOrder::in_out};
     if (rotary) spec.rotary = RotaryOptions{.rotary_dim = 2};
-    spec.max_positions = 10;
-    spec.add_zero_attn = true;
+    spec.max_positions = 10, spec.add_zero_attn = true;
     return Layer(spec,
                  MultiHeadWeights<T>{.q = weight(7, 12), .k = weight(8, 6), .v = weight(9, 10), .out = weight(20, 11)});
   }
@@ -233,7 +232,8 @@ struct Call {
     if (!lengths.empty()) o.attention.lengths = lengths;
     if (q_given) o.q_positions = {q_places.data(), {2, q_columns}};
     if (k_given) o.k_positions = {k_places.data(), {2, k_columns}};
-    MultiHeadRequests<T> r{.lse = lse.view<T, 3>(arena), .heads = heads.view<T, 4>(arena)};
+    MultiHeadRequests<T> r{
+        .lse = lse.view<T, 3>(arena), .heads = heads.view<T, 4>(arena), .norms = norms.view<T, 3>(arena)};
     r.weights = {.per_head = per_head.view<T, 4>(arena),
                  .mean = mean.view<T, 3>(arena),
                  .norm_weighted = weighted.view<T, 3>(arena)};
@@ -265,6 +265,7 @@ std::vector<Case<C>> extent_cases() {
       longer(&C::output, 2, "output has out_dim", "the call has"),
       longer(&C::lse, 1, "lse has heads", "the call has"),
       longer(&C::heads, 3, "heads has value_dim", "the call has"),
+      longer(&C::norms, 2, "norms has kv_len", "the call has"),
       longer(&C::per_head, 3, "weights.per_head has kv_len", "the call has"),
       longer(&C::per_head, 2, "weights.per_head has rows", "asked for are"),
       longer(&C::mean, 2, "weights.mean has kv_len", "the call has"),
@@ -336,6 +337,7 @@ std::vector<Case<C>> view_cases() {
   for (const Operand<C>& output : {Operand<C>{"output", &C::output},
                                    {"lse", &C::lse},
                                    {"heads", &C::heads},
+                                   {"norms", &C::norms},
                                    {"weights.per_head", &C::per_head},
                                    {"weights.mean", &C::mean},
                                    {"weights.norm_weighted", &C::weighted}}) {

@@ -53,6 +53,7 @@ TYPED_TEST(Module, EveryFeatureAgainstTheDefinition) {
       EXPECT_LE(worst_share(got.per_head, truth.per_head), kShare) << where();
       EXPECT_LE(worst_share(got.mean, truth.mean), kShare) << where();
       EXPECT_LE(worst_share(got.norm_weighted, truth.norm_weighted), kShare) << where();
+      EXPECT_LE(worst_share(got.norms, truth.norms), kShare) << where();
     }
   }
   if (quick_share()) return;

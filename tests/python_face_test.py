@@ -130,8 +130,10 @@ assert "numpy" not in sys.modules
 from typing import Any
 
 import numpy as np
+from typing_extensions import assert_type
 
-from multihead import Encoder, MultiHeadAttention, WeightsRequest, attention, explain, info, multi_head_attention
+from multihead import (Encoder, MultiHeadAttention, Statistics, StatisticsRequest, WeightsRequest, attention, explain, info,
+                       multi_head_attention)
 
 q = np.zeros((1, 2, 3, 4), np.float32)
 out: Any = attention(q, q, q, causal="bottom_right", window=(2, None), lengths=[3], return_weights=WeightsRequest(rows=[0]))
@@ -141,6 +143,11 @@ count: int = explain(q_len=3, head_dim=4, window=2).tasks
 names: tuple[str, ...] = info().targets
 ids: list[int] = [token.id for token in Encoder("folder").tokens("text")]
 Y = multi_head_attention([[1.0]], [[1.0]], [[1.0]], [[1.0]], [[1.0]], 1)
+assert_type(attention(q, q, q, return_statistics=True, causal=True), tuple[Any, Statistics])
+assert_type(attention(q, q, q, return_lse=True, return_statistics=StatisticsRequest(top=2)), tuple[Any, Any, Statistics])
+assert_type(attention(q, q, q, return_weights=True, return_statistics=True), tuple[Any, Any, Statistics])
+assert_type(attention(q, q, q, return_weights="mean", return_lse=True, return_statistics=True), tuple[Any, Any, Any, Statistics])
+assert_type(attention(q, q, q, return_lse=bool(count), return_statistics=bool(count)), Any)
 """
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "program.py"

@@ -24,7 +24,7 @@ using Words = std::vector<std::string>;
 
 inline constexpr ErrorCode kShape = ErrorCode::shape_mismatch, kOption = ErrorCode::bad_option;
 inline constexpr std::int64_t kHuge = std::int64_t{1} << 40, kRoom = 30000;
-inline constexpr std::size_t kArena = 10 * kRoom;  // operands lie kRoom elements apart
+inline constexpr std::size_t kArena = 11 * kRoom;  // operands lie kRoom elements apart
 inline std::byte one_byte[1];
 
 // Where a view lies in the arena, element type apart. Contiguous until a case changes it.

@@ -30,9 +30,12 @@ THREADED = "*Thread*:*Parallel*:*Bits*"
 # Under an emulator without: the reference against itself, which no target touches, and what the emulator cannot do. The
 # x86-64 one, slow with the judge's long double, leaves the lengths to the random problems.
 EMULATED = "-*.ReferenceIsTheDefinition:*.OneThreadCreatesNone:*.ForkIsSurvived"
+# The emulated processor without AVX is there for what is dispatched and for the baseline, which every run here tests too.
+NEHALEM_SHARDS = 3
+NEHALEM_SHARE = f"nehalem: {NEHALEM_SHARDS - 1} of {NEHALEM_SHARDS} tests, which run on the same target without an emulator"
 EMULATOR_LACKS = ["OneThreadCreatesNone: qemu-user has threads of its own",
                   "ForkIsSurvived: qemu-user does not carry its threads through a fork"]
-FUZZ_SECONDS = 60 if os.environ.get("CI") == "true" else 20
+FUZZ_SECONDS = 25 if os.environ.get("CI") == "true" else 20
 # Compilers that are promised to build without a warning; a newer one may warn without failing the tests.
 QUIET_COMPILERS = {"g++": "12", "clang++": "14", "aarch64-linux-gnu-g++": "12",
                    "x86_64-w64-mingw32-g++-posix": "12"}
@@ -153,12 +156,12 @@ def read_gtest(report):
     return result
 
 
-def gtest(name, folder, needs, prefix=(), filter_="*", quick=False, missing="", left_out=()):
+def gtest(name, folder, needs, prefix=(), filter_="*", quick=False, shards=1, missing="", left_out=()):
     def run(job, log):
         report = log.with_suffix(".xml")
         report.unlink(missing_ok=True)
         environment = {"ASAN_OPTIONS": "allocator_may_return_null=1", "UBSAN_OPTIONS": "print_stacktrace=1",
-                       "TSAN_OPTIONS": "die_after_fork=0"}
+                       "TSAN_OPTIONS": "die_after_fork=0", "GTEST_TOTAL_SHARDS": str(shards), "GTEST_SHARD_INDEX": "0"}
         if quick:
             environment["MULTIHEAD_TEST_SHARE"] = "quick"
         program = folder / "tests" / "multihead_tests"
@@ -250,7 +253,8 @@ def all_jobs(root, lanes):
               left_out=EMULATOR_LACKS + no_properties + ["MiniLM takes minutes under qemu-user: tiny models stand for it"]),
         conformance("onnx:arm64", folder["arm64"], "arm64", prefix=arm64_emulator),
         gtest("nehalem", folder["release"], "release", prefix=nehalem_emulator, quick=True,
-              filter_=EMULATED + ":*.UglyLengths", left_out=EMULATOR_LACKS, missing=emulator("qemu-x86_64")),
+              filter_=EMULATED + ":*.UglyLengths", left_out=[*EMULATOR_LACKS, NEHALEM_SHARE], shards=NEHALEM_SHARDS,
+              missing=emulator("qemu-x86_64")),
         conformance("onnx:nehalem", folder["release"], "release", prefix=nehalem_emulator,
                     missing=emulator("qemu-x86_64")),
         build("clang", folder["clang"], "clang++", processes),

@@ -46,7 +46,7 @@ TEST_F(SafetensorsWriter, WritesTheBytesOfThePythonPackage) {
   EXPECT_EQ(get(path), "\x08\0\0\0\0\0\0\0{}      "s);
   int seeds = 0;
   for (const char* name : {"empty", "every_dtype", "names"}) {
-    const fs::path seed = fs::path(__FILE__).parent_path() / "corpus_safetensors" / (name + ".safetensors"s);
+    const fs::path seed = fs::path(MULTIHEAD_TEST_DIR) / "corpus_safetensors" / (name + ".safetensors"s);
     const Safetensors file(seed);
     write_safetensors(path, file.tensors(), file.metadata());
     EXPECT_EQ(get(path), get(seed)) << seed;

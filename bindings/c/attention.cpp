@@ -3,6 +3,7 @@
 #include "multihead/attention.hpp"
 
 #include "options.hpp"
+#include "statistics.hpp"
 
 namespace multihead::c {
 
@@ -52,6 +53,12 @@ void mh_attention_plan_init(mh_attention_plan* plan, size_t size) { init_struct(
 
 mh_status mh_attention(const mh_tensor* q, const mh_tensor* k, const mh_tensor* v, const mh_tensor* out,
                        const mh_tensor* lse, const mh_weights_request* weights, const mh_attention_options* options) {
+  return mh_attention_statistics(q, k, v, out, lse, weights, nullptr, options);
+}
+
+mh_status mh_attention_statistics(const mh_tensor* q, const mh_tensor* k, const mh_tensor* v, const mh_tensor* out,
+                                  const mh_tensor* lse, const mh_weights_request* weights,
+                                  const mh_statistics_request* statistics, const mh_attention_options* options) {
   return guarded([&] {
     const Role q_role{kAttention, "q"};
     with_type(q_role, type_of(q_role, q), [&]<class T>() {
@@ -60,6 +67,7 @@ mh_status mh_attention(const mh_tensor* q, const mh_tensor* k, const mh_tensor* 
                            view<T, 4>({kAttention, "out"}, out),
                            optional_view<multihead::Sum<T>, 3>({kAttention, "lse"}, lse),
                            weights_request<multihead::Sum<T>>(kAttention, weights),
+                           statistics_request<multihead::Sum<T>>(kAttention, statistics),
                            attention_options(kAttention, options, queries.extent(0)));
     });
   });
@@ -95,13 +103,22 @@ mh_status mh_merge(const mh_tensor* out_a, const mh_tensor* lse_a, const mh_tens
 
 mh_status mh_attention_scratch_bytes(const mh_attention_shape* shape, const mh_attention_options* options,
                                      int32_t weights, size_t* bytes) {
+  return mh_attention_statistics_scratch_bytes(shape, options, weights, nullptr, bytes);
+}
+
+mh_status mh_attention_statistics_scratch_bytes(const mh_attention_shape* shape, const mh_attention_options* options,
+                                                int32_t weights, const mh_statistics_request* statistics,
+                                                size_t* bytes) {
   return guarded([&] {
     wanted(kScratch, "shape", shape);
     wanted(kScratch, "bytes", bytes);
     check_flag(kScratch, "weights", weights);
     const mh_attention_shape read = read_struct(kScratch, shape);
-    *bytes = multihead::attention_scratch_bytes(shape_of(kScratch, read),
-                                                attention_options(kScratch, options, read.batch), weights == 1);
+    const multihead::AttentionShape of = shape_of(kScratch, read);
+    with_type({kScratch, "the call"}, read.type, [&]<class T>() {
+      *bytes = multihead::attention_scratch_bytes(of, attention_options(kScratch, options, read.batch), weights == 1,
+                                                  statistics_request<multihead::Sum<T>>(kScratch, statistics));
+    });
   });
 }
 

@@ -7,6 +7,7 @@
 
 #include "models.hpp"
 #include "options.hpp"
+#include "statistics.hpp"
 
 namespace multihead::c {
 
@@ -36,18 +37,28 @@ std::unique_ptr<mh_encoder> opened(const std::filesystem::path& folder) {
   return made;
 }
 
-// One request a layer, or none.
-std::vector<WeightsRequest<float>> requests_of(const mh_encoder_call& read, std::int64_t layers) {
-  std::vector<WeightsRequest<float>> requests;
-  if ((read.weights == nullptr) != (read.weights_count == 0))
-    bad_argument(kForward, std::string("weights is ") + (read.weights ? "given" : "NULL") + " and weights_count is " +
-                               std::to_string(read.weights_count) + "; they must come together");
-  if (read.weights_count != 0 && read.weights_count != static_cast<std::size_t>(layers))
-    shape_mismatch(kForward, "weights_count is " + std::to_string(read.weights_count) + ", layers is " +
-                                 std::to_string(layers) + "; they must be equal");
-  requests.reserve(read.weights_count);
-  for (std::size_t layer = 0; layer < read.weights_count; ++layer)
-    requests.push_back(weights_request<float>(kForward, read.weights[layer]));
+// How many requests there are: one a layer, or none.
+std::size_t count_of(const std::string& name, bool given, std::size_t count, std::int64_t layers) {
+  if (given != (count != 0))
+    bad_argument(kForward, name + " is " + (given ? "given" : "NULL") + " and " + name + "_count is " +
+                               std::to_string(count) + "; they must come together");
+  if (count != 0 && count != static_cast<std::size_t>(layers))
+    shape_mismatch(kForward, name + "_count is " + std::to_string(count) + ", layers is " + std::to_string(layers) +
+                                 "; they must be equal");
+  return count;
+}
+
+std::vector<WeightsRequest<float>> weights_of(const mh_encoder_call& read, std::int64_t layers) {
+  std::vector<WeightsRequest<float>> requests(count_of("weights", read.weights, read.weights_count, layers));
+  for (std::size_t i = 0; i < requests.size(); ++i) requests[i] = weights_request<float>(kForward, read.weights[i]);
+  return requests;
+}
+
+std::vector<StatisticsRequest<float>> statistics_of(const mh_encoder_call& read, std::int64_t layers) {
+  std::vector<StatisticsRequest<float>> requests(
+      count_of("statistics", read.statistics, read.statistics_count, layers));
+  for (std::size_t i = 0; i < requests.size(); ++i)
+    requests[i] = statistics_request<float>(kForward, read.statistics[i]);
   return requests;
 }
 
@@ -97,10 +108,16 @@ mh_status mh_encoder_forward(const mh_encoder* encoder, const mh_encoder_call* c
         .ids = ids,
         .cu_seqlens = filled_list<std::int64_t>({kForward, "cu_seqlens"}, read.cu_seqlens),
         .token_types = ids.empty() ? list<std::int64_t>(types, read.token_types)
-                                   : filled_list<std::int64_t>(types, read.token_types)};
-    const auto weights = requests_of(read, encoder->encoder.extents().layers);
+                                   : filled_list<std::int64_t>(types, read.token_types),
+        .gates = optional_view<const double, 2>({kForward, "gates"}, read.gates)};
+    const std::int64_t layers = encoder->encoder.extents().layers;
+    const auto weights = weights_of(read, layers);
+    const auto statistics = statistics_of(read, layers);
     const multihead::EncoderRequests requests{
-        .hidden_states = optional_view<float, 3>({kForward, "hidden_states"}, read.hidden_states), .weights = weights};
+        .hidden_states = optional_view<float, 3>({kForward, "hidden_states"}, read.hidden_states),
+        .weights = weights,
+        .statistics = statistics,
+        .norms = optional_view<float, 3>({kForward, "norms"}, read.norms)};
     encoder->encoder.forward(input, view<float, 2>({kForward, "output"}, output), run_options(kForward, run), requests);
   });
 }

@@ -2,6 +2,7 @@
 // mh_layer_forward and its scratch query.
 #include "layer.hpp"
 #include "options.hpp"
+#include "statistics.hpp"
 
 namespace multihead::c {
 
@@ -30,6 +31,8 @@ MultiHeadRequests<T> layer_requests(const mh_layer_requests* given) {
   requests.lse = optional_view<Sum<T>, 3>({kForward, "lse"}, read.lse);
   requests.heads = optional_view<Sum<T>, 4>({kForward, "heads"}, read.heads);
   requests.weights = weights_request<Sum<T>>(kForward, read.weights);
+  requests.statistics = statistics_request<Sum<T>>(kForward, read.statistics);
+  requests.norms = optional_view<Sum<T>, 3>({kForward, "norms"}, read.norms);
   return requests;
 }
 

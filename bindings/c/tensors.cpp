@@ -14,7 +14,7 @@ struct TypeRow {
   const char* word;
   std::size_t size;
 };
-constexpr std::array<TypeRow, 7> kTypes{{
+constexpr std::array<TypeRow, 8> kTypes{{
     {"", 0},
     {"float32", 4},
     {"float64", 8},
@@ -22,6 +22,7 @@ constexpr std::array<TypeRow, 7> kTypes{{
     {"float16", 2},
     {"int64", 8},
     {"bool", 1},
+    {"uint32", 4},
 }};
 
 const TypeRow& row_of(mh_type type) noexcept {

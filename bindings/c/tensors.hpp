@@ -24,6 +24,8 @@ template <>
 inline constexpr mh_type kCType<std::int64_t> = MH_INT64;
 template <>
 inline constexpr mh_type kCType<std::uint8_t> = MH_BOOL;
+template <>
+inline constexpr mh_type kCType<std::uint32_t> = MH_UINT32;
 
 // A tensor's role in a call, for sentences.
 struct Role {

@@ -213,13 +213,16 @@ void Array::read(nb::handle object, Place place, Wanted wanted) {
     const bool bytes = element_.bits == 8 && (element_.code == dlpack::uint_code || element_.code == dlpack::bool_code);
     if (!bytes) raise(PyExc_TypeError, place, "has elements of " + name_of(element_) + "; bool is wanted");
     tensor_.type = MH_BOOL;
+  } else if (wanted == Wanted::int64) {
+    if (tensor_.type != MH_INT64)
+      raise(PyExc_TypeError, place, "has elements of " + name_of(element_) + "; int64 is wanted");
   } else if (tensor_.type < MH_FLOAT32 || tensor_.type > MH_FLOAT16) {
     raise(PyExc_TypeError, place, "has elements of " + name_of(element_) + "; " + kElements);
   }
 }
 
-void Array::read_output(nb::handle object, Place place) {
-  read(object, place, Wanted::floating);
+void Array::read_output(nb::handle object, Place place, Wanted wanted) {
+  read(object, place, wanted);
   if (read_only_) raise(PyExc_ValueError, place, "is read-only; the result is written to it");
 }
 

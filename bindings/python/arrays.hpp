@@ -11,7 +11,7 @@ namespace face {
 enum class Kind { numpy, torch };
 
 // What an argument's elements may be.
-enum class Wanted { floating, mask };
+enum class Wanted { floating, mask, int64 };
 
 // An array that is lent for the length of a call. It is released when the Array ends, with the GIL held.
 class Array {
@@ -27,7 +27,7 @@ class Array {
   // open(), and an error for what is no array or has other elements than are wanted.
   void read(nb::handle object, Place place, Wanted wanted = Wanted::floating);
   // The same for an array that is written.
-  void read_output(nb::handle object, Place place);
+  void read_output(nb::handle object, Place place, Wanted wanted = Wanted::floating);
   // read(), but for None, which leaves it not given.
   void read_if(nb::handle object, Place place, Wanted wanted = Wanted::floating);
   // An array of rank 2 becomes one of rank 3, and so on: an axis of extent 1 in front.

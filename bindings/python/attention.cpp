@@ -2,6 +2,7 @@
 // attention(), attention_weights(), merge() and explain() of the module.
 #include "faces.hpp"
 #include "options.hpp"
+#include "statistics.hpp"
 
 namespace face {
 namespace {
@@ -68,16 +69,24 @@ struct Inputs {
   }
 };
 
-// (out), (out, lse), (out, weights), (out, lse, weights): what was asked for.
-nb::object answer(const Result& out, const Result& lse, const Weights& weights) {
+// (out), (out, lse), (out, weights), (out, lse, weights), each with statistics last: what was asked for.
+nb::object answer(const Result& out, const Result& lse, const Weights& weights, const Statistics& statistics) {
   const bool with_lse = lse.object.is_valid();
+  if (statistics.wanted()) {
+    nb::list results;
+    results.append(out.object);
+    if (with_lse) results.append(lse.object);
+    if (weights.wanted()) results.append(weights.result());
+    results.append(statistics.result());
+    return nb::tuple(results);
+  }
   if (with_lse && weights.wanted()) return nb::make_tuple(out.object, lse.object, weights.result());
   if (with_lse) return nb::make_tuple(out.object, lse.object);
   if (weights.wanted()) return nb::make_tuple(out.object, weights.result());
   return out.object;
 }
 
-// call: (layout, out, return_lse, return_weights).
+// call: (layout, out, return_lse, return_weights, return_statistics).
 nb::object attention(nb::handle q, nb::handle k, nb::handle v, const nb::tuple& call, const nb::dict& given) {
   const char* const name = "attention";
   Inputs inputs;
@@ -89,19 +98,22 @@ nb::object attention(nb::handle q, nb::handle k, nb::handle v, const nb::tuple& 
   options.run().set_work(inputs.work());
   Weights weights;
   weights.read(call[3], name);
+  Statistics statistics;
+  statistics.read(call[4], name);
   const bool with_lse = flag(call[2], {name, "return_lse"});
   Result out, lse;
   inputs.make_out(out, call[1], {name, "out"});
   if (with_lse) inputs.make_lse(lse, {name, "lse"});
   weights.make(inputs.q.kind(), sum_of(inputs.q.tensor().type), inputs.extents());
+  statistics.make(inputs.q.kind(), sum_of(inputs.q.tensor().type), inputs.extents());
   mh_status status;
   {
     nb::gil_scoped_release released;
-    status = mh_attention(inputs.q.get(), inputs.k.get(), inputs.v.get(), out.array.get(), lse.array.get(),
-                          weights.get(), options.get());
+    status = mh_attention_statistics(inputs.q.get(), inputs.k.get(), inputs.v.get(), out.array.get(), lse.array.get(),
+                                     weights.get(), statistics.get(), options.get());
   }
   check(status);
-  return answer(out, lse, weights);
+  return answer(out, lse, weights, statistics);
 }
 
 // call: (layout, lse, weights).

@@ -8,6 +8,7 @@
 
 #include "faces.hpp"
 #include "options.hpp"
+#include "statistics.hpp"
 
 namespace face {
 namespace {
@@ -107,81 +108,103 @@ nb::object encode(const Encoder& encoder, const nb::list& texts, nb::handle thre
   return vectors.object;
 }
 
-// The weights of each layer: one request for all of them, or a list of one a layer, None for a layer without.
-class LayerWeights {
+// What is asked of each layer: one request for all of them, or a list of one a layer, None for a layer without.
+// Request: Weights or Statistics; Struct: what the C face takes of it.
+template <class Request, class Struct>
+class LayerRequests {
  public:
-  LayerWeights(const Encoder& encoder, nb::handle asked) : layers_(static_cast<size_t>(encoder.extents.layers)) {
-    if (asked.is_none() || (is_flag(asked) && !flag(asked, {kName, "return_weights"}))) return;
+  // read(request, asked) makes one of what is asked.
+  template <class Read>
+  LayerRequests(const Encoder& encoder, nb::handle asked, const char* argument, const Read& read)
+      : layers_(static_cast<size_t>(encoder.extents.layers)) {
+    if (asked.is_none() || (is_flag(asked) && !flag(asked, {kName, argument}))) return;
     const bool list = PyList_Check(asked.ptr());
     if (list && static_cast<size_t>(PyList_Size(asked.ptr())) != layers_)
-      raise(PyExc_ValueError, {kName, "return_weights"},
+      raise(PyExc_ValueError, {kName, argument},
             "has " + std::to_string(PyList_Size(asked.ptr())) + " requests, the encoder " + std::to_string(layers_) +
                 " layers; they must be equal in number");
-    weights_ = std::make_unique<Weights[]>(layers_);
-    for (size_t i = 0; i < layers_; ++i) weights_[i].read(list ? nb::object(asked[i]) : nb::borrow(asked), kName);
+    requests_ = std::make_unique<Request[]>(layers_);
+    for (size_t i = 0; i < layers_; ++i) read(requests_[i], list ? nb::object(asked[i]) : nb::borrow(asked));
   }
 
   void make(Kind kind, const Weights::Extents& extents) {
-    if (!weights_) return;
+    if (!requests_) return;
     for (size_t i = 0; i < layers_; ++i) {
-      weights_[i].make(kind, MH_FLOAT32, extents);
-      requests_.push_back(weights_[i].get());
+      requests_[i].make(kind, MH_FLOAT32, extents);
+      structs_.push_back(requests_[i].get());
     }
   }
 
-  void write_to(mh_encoder_call& call) const {
-    call.weights = requests_.empty() ? nullptr : requests_.data();
-    call.weights_count = requests_.size();
-  }
-
-  bool wanted() const { return weights_ != nullptr; }
+  const Struct* const* data() const { return structs_.empty() ? nullptr : structs_.data(); }
+  size_t size() const { return structs_.size(); }
+  bool wanted() const { return requests_ != nullptr; }
   nb::object result() const {
-    nb::list arrays;
-    for (size_t i = 0; i < layers_; ++i) arrays.append(weights_[i].wanted() ? weights_[i].result() : nb::none());
-    return nb::tuple(arrays);
+    nb::list results;
+    for (size_t i = 0; i < layers_; ++i) results.append(requests_[i].wanted() ? requests_[i].result() : nb::none());
+    return nb::tuple(results);
   }
 
  private:
   size_t layers_;
-  std::unique_ptr<Weights[]> weights_;
-  std::vector<const mh_weights_request*> requests_;
+  std::unique_ptr<Request[]> requests_;
+  std::vector<const Struct*> structs_;
 };
 
-// call: (cu_seqlens, token_types, return_hidden_states, return_weights, threads, target).
+// call: (cu_seqlens, token_types, return_hidden_states, return_weights, threads, target, gates, return_statistics,
+// return_norms).
 nb::object forward(const Encoder& encoder, nb::handle ids_given, const nb::tuple& call) {
   Integers ids, cu_seqlens, token_types;
   ids.read_if(ids_given, {kName, "ids"});
   cu_seqlens.read_if(call[0], {kName, "cu_seqlens"});
   token_types.read_if(call[1], {kName, "token_types"});
+  Numbers gates;
+  gates.read_if(call[6], {kName, "gates"});
   const bool with_states = flag(call[2], {kName, "return_hidden_states"});
-  LayerWeights weights(encoder, call[3]);
+  const bool with_norms = flag(call[8], {kName, "return_norms"});
+  LayerRequests<Weights, mh_weights_request> weights(
+      encoder, call[3], "return_weights",
+      [](Weights& request, const nb::object& asked) { request.read(asked, kName); });
+  LayerRequests<Statistics, mh_statistics_request> statistics(
+      encoder, call[7], "return_statistics",
+      [ids_given](Statistics& request, const nb::object& asked) { request.read(asked, kName, ids_given); });
   RunOptions run(kName);
   run.read_threads(call[4]);
   run.read_target(call[5]);
   const Kind kind = is_torch(ids_given) ? Kind::torch : Kind::numpy;
   const int64_t count = ids.size();
   const int64_t shape[] = {encoder.extents.layers + 1, count, encoder.extents.model_dim};
-  Result output, states;
+  const int64_t norms_shape[] = {encoder.extents.layers, encoder.extents.heads, count};
+  Result output, states, norms;
   output.make({kName, "ids"}, kind, MH_FLOAT32, 2, shape + 1);
   if (with_states) states.make({kName, "hidden_states"}, kind, MH_FLOAT32, 3, shape);
+  if (with_norms) norms.make({kName, "norms"}, kind, MH_FLOAT32, 3, norms_shape);
   weights.make(kind, {1, encoder.extents.heads, count, count, true});
+  statistics.make(kind, {1, encoder.extents.heads, count, count, true});
   mh_encoder_call with;
   mh_encoder_call_init(&with, sizeof with);
   with.ids = ids.get();
   with.cu_seqlens = cu_seqlens.get();
   with.token_types = token_types.get();
   with.hidden_states = states.array.get();
-  weights.write_to(with);
+  with.weights = weights.data();
+  with.weights_count = weights.size();
+  with.gates = gates.get();
+  with.statistics = statistics.data();
+  with.statistics_count = statistics.size();
+  with.norms = norms.array.get();
   mh_status status;
   {
     nb::gil_scoped_release released;
     status = mh_encoder_forward(encoder.handle.get(), &with, output.array.get(), run.get());
   }
   check(status);
-  if (with_states && weights.wanted()) return nb::make_tuple(output.object, states.object, weights.result());
-  if (with_states) return nb::make_tuple(output.object, states.object);
-  if (weights.wanted()) return nb::make_tuple(output.object, weights.result());
-  return output.object;
+  nb::list results;
+  results.append(output.object);
+  if (with_states) results.append(states.object);
+  if (weights.wanted()) results.append(weights.result());
+  if (with_norms) results.append(norms.object);
+  if (statistics.wanted()) results.append(statistics.result());
+  return nb::len(results) == 1 ? output.object : nb::object(nb::tuple(results));
 }
 
 }  // namespace

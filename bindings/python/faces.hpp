@@ -8,6 +8,8 @@ namespace face {
 
 void add_attention(nanobind::module_& module);
 void add_projections(nanobind::module_& module);
+void add_statistics(nanobind::module_& module);
+void add_inspect(nanobind::module_& module);
 void add_layer(nanobind::module_& module);
 void add_encoder(nanobind::module_& module);
 void add_machine(nanobind::module_& module);

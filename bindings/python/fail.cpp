@@ -61,7 +61,9 @@ void check(mh_status status) {
   if (status == MH_FILE_MISSING || status == MH_FILE_MALFORMED) type = PyExc_OSError;
   if (status == MH_OUT_OF_MEMORY) type = PyExc_MemoryError;
   if (status == MH_INTERNAL_ERROR) type = PyExc_RuntimeError;
-  raise(type, mh_last_error_message());
+  std::string sentence = mh_last_error_message();  // which speaks of pointers
+  for (size_t at = 0; (at = sentence.find(" NULL", at)) != std::string::npos;) sentence.replace(at, 5, " None");
+  raise(type, sentence);
 }
 
 std::string name_of_type(nb::handle object) {

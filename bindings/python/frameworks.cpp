@@ -11,7 +11,7 @@ struct Torch {
   PyObject* to_dlpack;
   PyObject* is_grad_enabled;
   PyObject* empty;
-  PyObject* dtypes[5];
+  PyObject* dtypes[6];
   PyObject* dtype;  // names of attributes
   PyObject* requires_grad;
   PyObject* is_neg;
@@ -39,6 +39,7 @@ const Torch* torch() {
   made->dtypes[MH_FLOAT64] = keep(imported.attr("float64"));
   made->dtypes[MH_BFLOAT16] = keep(imported.attr("bfloat16"));
   made->dtypes[MH_FLOAT16] = keep(imported.attr("float16"));
+  made->dtypes[MH_INT64] = keep(imported.attr("int64"));
   made->dtype = keep(nb::steal(PyUnicode_InternFromString("dtype")));
   made->requires_grad = keep(nb::steal(PyUnicode_InternFromString("requires_grad")));
   made->is_neg = keep(nb::steal(PyUnicode_InternFromString("is_neg")));
@@ -57,7 +58,7 @@ bool says(nb::handle tensor, PyObject* name, bool method) {
 
 struct NumPy {
   PyObject* empty;  // NULL: it is not installed
-  PyObject* dtypes[5];
+  PyObject* dtypes[6];
 };
 
 const NumPy& numpy() {
@@ -75,6 +76,7 @@ const NumPy& numpy() {
   made->dtypes[MH_FLOAT32] = keep(dtype("float32"));
   made->dtypes[MH_FLOAT64] = keep(dtype("float64"));
   made->dtypes[MH_FLOAT16] = keep(dtype("float16"));
+  made->dtypes[MH_INT64] = keep(dtype("int64"));
   return *(found = made);
 }
 
@@ -106,8 +108,8 @@ nb::object empty_memory(Place place, mh_type type, int rank, const int64_t* shap
   if (type == MH_BFLOAT16) bfloat16_of_numpy();
   const std::string numpy = "; without NumPy (pip install numpy) none can be made";
   if (type == MH_FLOAT16) raise(PyExc_TypeError, place, "would have elements of float16" + numpy);
-  const char* format = type == MH_FLOAT64 ? "d" : "f";
-  int64_t bytes = type == MH_FLOAT64 ? 8 : 4;
+  const char* format = type == MH_FLOAT64 ? "d" : type == MH_INT64 ? "q" : "f";
+  int64_t bytes = type == MH_FLOAT32 ? 4 : 8;
   for (int axis = 0; axis < rank; ++axis) {
     if (shape[axis] == 0) raise(PyExc_ValueError, place, "would have no elements" + numpy);
     bytes *= shape[axis];
@@ -182,7 +184,7 @@ nb::object empty(Place place, Kind kind, mh_type type, int rank, const int64_t* 
 
 void Result::make(Place place, Kind kind, mh_type type, int rank, const int64_t* shape) {
   object = empty(place, kind, type, rank, shape);
-  array.read_output(object, place);
+  array.read_output(object, place, type == MH_INT64 ? Wanted::int64 : Wanted::floating);
 }
 
 void Result::take(nb::handle given, Place place) {

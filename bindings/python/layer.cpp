@@ -9,6 +9,7 @@
 
 #include "faces.hpp"
 #include "options.hpp"
+#include "statistics.hpp"
 
 namespace face {
 namespace {
@@ -238,7 +239,8 @@ class LayerCall {
     return rows * width * (static_cast<double>(extents.model_dim) + static_cast<double>(kv_len()));
   }
 
-  // wants: (out, return_lse, return_weights, return_heads, q_positions, k_positions, gates).
+  // wants: (out, return_lse, return_weights, return_heads, q_positions, k_positions, gates, return_statistics,
+  // return_norms).
   void read_wants(const nb::tuple& wants) {
     const bool with_lse = flag(wants[1], {kName, "return_lse"});
     weights_.read(wants[2], kName);
@@ -246,13 +248,17 @@ class LayerCall {
     q_positions_.read_if(wants[4], {kName, "q_positions"}, true);
     k_positions_.read_if(wants[5], {kName, "k_positions"}, true);
     gates_.read_if(wants[6], {kName, "gates"});
+    statistics_.read(wants[7], kName);
+    const bool with_norms = flag(wants[8], {kName, "return_norms"});
     make(output_, "output", query_.tensor().type, {batch(), q_len(), layer_.extents.out_dim}, wants[0]);
     const mh_type sum = sum_of(layer_.extents.type);
     if (with_lse) make(lse_, "lse", sum, {batch(), layer_.extents.heads, q_len()}, nb::none());
     if (with_heads)
       make(heads_, "heads", sum, {batch(), layer_.extents.heads, q_len(), layer_.extents.value_dim}, nb::none());
-    weights_.make(query_.kind(), sum,
-                  {batch(), layer_.extents.heads, q_len(), kv_len() + layer_.extents.extra_keys, batchless_});
+    const int64_t keys = kv_len() + layer_.extents.extra_keys;
+    if (with_norms) make(norms_, "norms", sum, {batch(), layer_.extents.heads, keys}, nb::none());
+    weights_.make(query_.kind(), sum, {batch(), layer_.extents.heads, q_len(), keys, batchless_});
+    statistics_.make(query_.kind(), sum, {batch(), layer_.extents.heads, q_len(), kv_len(), batchless_});
   }
 
   nb::object run(Options& options) {
@@ -268,6 +274,8 @@ class LayerCall {
     requests.lse = lse_.array.get();
     requests.heads = heads_.array.get();
     requests.weights = weights_.get();
+    requests.statistics = statistics_.get();
+    requests.norms = norms_.array.get();
     mh_status status;
     {
       nb::gil_scoped_release released;
@@ -306,6 +314,8 @@ class LayerCall {
     if (lse_.object.is_valid()) results.append(lse_.object);
     if (weights_.wanted()) results.append(weights_.result());
     if (heads_.object.is_valid()) results.append(heads_.object);
+    if (norms_.object.is_valid()) results.append(norms_.object);
+    if (statistics_.wanted()) results.append(statistics_.result());
     if (nb::len(results) == 1) return output_.object;
     return nb::tuple(results);
   }
@@ -315,8 +325,9 @@ class LayerCall {
   Array query_, key_, value_;
   Integers q_positions_, k_positions_;
   Numbers gates_;
-  Result output_, lse_, heads_;
+  Result output_, lse_, heads_, norms_;
   Weights weights_;
+  Statistics statistics_;
 };
 
 nb::object forward(const Layer& layer, const nb::tuple& inputs, const nb::tuple& wants, const nb::dict& given) {

@@ -10,6 +10,7 @@
 
 #include "multihead/masks.hpp"
 #include "multihead/parallel.hpp"
+#include "multihead/statistics.hpp"
 #include "multihead/target.hpp"
 #include "multihead/tensor.hpp"
 #include "multihead/types.hpp"
@@ -126,6 +127,22 @@ void attention(View4<const BFloat16> q, View4<const BFloat16> k, View4<const BFl
 void attention(View4<const Float16> q, View4<const Float16> k, View4<const Float16> v, View4<Float16> out,
                View3<float> lse, const WeightsRequest<float>& weights, const AttentionOptions& options);
 
+// attention() with weights and statistics. What a row's statistics need is gathered while its keys pass; received, map
+// and what is norm_weighted take a pass of their own. None changes a bit of out, lse or weights. Memory is linear in
+// length. Formulas: docs/insight.md.
+void attention(View4<const float> q, View4<const float> k, View4<const float> v, View4<float> out, View3<float> lse,
+               const WeightsRequest<float>& weights, const StatisticsRequest<float>& statistics,
+               const AttentionOptions& options);
+void attention(View4<const double> q, View4<const double> k, View4<const double> v, View4<double> out,
+               View3<double> lse, const WeightsRequest<double>& weights, const StatisticsRequest<double>& statistics,
+               const AttentionOptions& options);
+void attention(View4<const BFloat16> q, View4<const BFloat16> k, View4<const BFloat16> v, View4<BFloat16> out,
+               View3<float> lse, const WeightsRequest<float>& weights, const StatisticsRequest<float>& statistics,
+               const AttentionOptions& options);
+void attention(View4<const Float16> q, View4<const Float16> k, View4<const Float16> v, View4<Float16> out,
+               View3<float> lse, const WeightsRequest<float>& weights, const StatisticsRequest<float>& statistics,
+               const AttentionOptions& options);
+
 // The weights alone, of keys that are all the row sees or a part of it: normalised ones are exp(score - lse), where lse
 // (batch, heads, q_len) is that of everything the row sees, as merge() gives it (its error enters them in full). At
 // the other points lse is not read and may be without extents. A row whose lse is -inf weighs 0.
@@ -155,6 +172,11 @@ struct AttentionShape {
 // Throws as attention() does.
 std::size_t attention_scratch_bytes(const AttentionShape& shape, const AttentionOptions& options = {},
                                     bool weights = false);
+// The same with statistics: of them, what is asked for and how much of it is read, float or double as the sums are.
+std::size_t attention_scratch_bytes(const AttentionShape& shape, const AttentionOptions& options, bool weights,
+                                    const StatisticsRequest<float>& statistics);
+std::size_t attention_scratch_bytes(const AttentionShape& shape, const AttentionOptions& options, bool weights,
+                                    const StatisticsRequest<double>& statistics);
 
 // What would run and why.
 struct AttentionPlan {

@@ -14,6 +14,7 @@
 #include "multihead/model_files.hpp"
 #include "multihead/safetensors.hpp"
 #include "multihead/tensor.hpp"
+#include "multihead/types.hpp"
 #include "multihead/wordpiece.hpp"
 
 namespace multihead {
@@ -28,6 +29,7 @@ struct EncoderInput {
   std::span<const std::int64_t> ids = {};          // (tokens)
   std::span<const std::int64_t> cu_seqlens = {};   // (sequences + 1): 0 .. tokens, ascending; empty: one sequence
   std::span<const std::int64_t> token_types = {};  // (tokens), zeros unless given
+  MatrixView<const double> gates = {};  // (layers, heads) multiplied onto the heads' outputs; ones unless given
 };
 
 // Beside the output, on request; none changes a bit of it.
@@ -36,6 +38,18 @@ struct EncoderRequests {
   // One a layer, as MultiHeadAttention takes it; batch is 1, queries and keys are all tokens, and a key of another
   // sequence has weight 0 (-inf at the point biased; at scaled and capped, which know no sequences, its score).
   std::span<const WeightsRequest<float>> weights = {};
+  // One a layer likewise; top_keys and received count along all tokens. Without norms: the layers compute them.
+  std::span<const StatisticsRequest<float>> statistics = {};
+  // (layers, heads, tokens): the layers' norms, |gate| x the length of a token's value vector after its head's rows of
+  // the out weight. Times the weights of one head they are its norm-weighted ones.
+  View3<float> norms = {};
+};
+
+// How an encoder takes its weights.
+struct EncoderOptions {
+  // Each weight, bias and embedding is rounded to this type and kept as float32; sums are made in float32 all the same.
+  // float32, bfloat16 or float16 (whose rounding makes what is 65,520 or larger infinite).
+  Type precision = Type::float32;
 };
 
 // A bidirectional encoder in float32: bert (and what shares its form: MiniLM, E5, BGE ..), roberta, xlm-roberta,
@@ -46,12 +60,13 @@ struct EncoderRequests {
 class Encoder {
  public:
   // config.json and the weights of a folder. Weights in F16, BF16 or F64 are converted to float32; the embeddings of
-  // words stay in the file. Throws Error: what Checkpoint and read_config throw; unsupported, by name, for another
-  // model_type, position_embedding_type or activation, and for is_decoder; file_malformed for a tensor that is missing,
-  // has another shape than config.json says or is none of the encoder's though it lies among them, by its name, and for
-  // heads that do not make model_dim.
-  explicit Encoder(const std::filesystem::path& folder);
-  Encoder(const ModelConfig& config, const Checkpoint& checkpoint);
+  // words stay in the file unless a precision rounds them. Throws Error: what Checkpoint and read_config throw;
+  // unsupported, by name, for another model_type, position_embedding_type or activation, and for is_decoder;
+  // file_malformed for a tensor that is missing, has another shape than config.json says or is none of the encoder's
+  // though it lies among them, by its name, and for heads that do not make model_dim; bad_option for a precision that
+  // is none of the three.
+  explicit Encoder(const std::filesystem::path& folder, const EncoderOptions& options = {});
+  Encoder(const ModelConfig& config, const Checkpoint& checkpoint, const EncoderOptions& options = {});
 
   const EncoderExtents& extents() const noexcept;
   // Tensors of the folder that are no part of the encoder, such as a pooler or a head for another task.

@@ -75,4 +75,21 @@ void write_npy(const std::filesystem::path& path, std::span<const float> values,
 void write_npy(const std::filesystem::path& path, std::span<const double> values, std::span<const std::int64_t> shape);
 void write_npy(const std::filesystem::path& path, std::span<const Float16> values, std::span<const std::int64_t> shape);
 
+// An array of an archive; the elements stay where they are.
+struct NamedArray {
+  std::string name;  // what numpy.load(path)[name] finds it by
+  ElementType type = ElementType::float32;
+  std::vector<std::int64_t> shape;
+  std::span<const std::byte> bytes;
+};
+
+// Writes arrays as an uncompressed .npz, as numpy.savez does: a zip archive of .npy files. The same arrays give the
+// same bytes: every file in it is of 1 January 1980. Through a temporary file, as write_npy. Throws as write_npy does,
+// and bad_option: a name that is empty, stands twice or has other characters than A-Z a-z 0-9 _ . -, or ends in .npy;
+// more than 65,535 arrays, or 4 GiB of them, which is what a zip archive holds.
+void write_npz(const std::filesystem::path& path, std::span<const NamedArray> arrays);
+
+// Writes a file of any kind as write_npy does: through a temporary file beside it. Throws file_missing likewise.
+void write_bytes(const std::filesystem::path& path, std::span<const std::byte> bytes);
+
 }  // namespace multihead

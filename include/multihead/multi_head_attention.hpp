@@ -86,6 +86,11 @@ struct MultiHeadRequests {
   // kv_len counts the extra keys too, which come last. norm_weighted: the norms are |gate| x the length of the value
   // vector after its head's rows of the out weight; the layer computes them, so norms must be without extents.
   WeightsRequest<Sum<T>> weights = {};
+  // norms must be without extents: the layer computes those that norm_weighted wants, as above. Not with extra keys.
+  StatisticsRequest<Sum<T>> statistics = {};
+  // (batch, heads, kv_len), kv_len as in weights: those norms, of every key whether seen or not. Times the weights of
+  // one head they are its norm-weighted ones.
+  View3<Sum<T>> norms = {};
 };
 
 struct MultiHeadOptions {

@@ -77,7 +77,8 @@ enum {
   MH_BFLOAT16 = 3,
   MH_FLOAT16 = 4,
   MH_INT64 = 5,
-  MH_BOOL = 6  // one byte, 0 or not
+  MH_BOOL = 6,  // one byte, 0 or not
+  MH_UINT32 = 7
 };
 
 // Elements someone else owns. Strides count elements and may be 0 or negative where the operation allows it; data
@@ -203,6 +204,38 @@ typedef struct mh_weights_request {
 
 MH_API void mh_weights_request_init(mh_weights_request* request, size_t size);
 
+// RowStatistics of statistics.hpp: outputs of the sums' type, but top_keys; NULL: not asked for.
+typedef struct mh_row_statistics {
+  uint32_t struct_size;
+  int32_t reserved;                                             // 0
+  const mh_tensor *visible, *entropy, *sum_squares, *distance;  // (batch, heads, q_len)
+  const mh_tensor *offset_mass, *key_mass, *class_mass;         // (batch, heads, q_len, asked for)
+  const mh_tensor *duplicate_mass, *induction_mass;             // (batch, heads, q_len)
+  const mh_tensor *top_keys, *top_weights;                      // (batch, heads, q_len, 1 to 64), top_keys int64
+  const mh_tensor* received;                                    // (batch, heads, kv_len)
+  const mh_tensor* map;                                         // (batch, heads, bins of queries, bins of keys)
+} mh_row_statistics;
+
+MH_API void mh_row_statistics_init(mh_row_statistics* statistics, size_t size);
+
+// StatisticsRequest of statistics.hpp. What no output reads (offsets without an offset_mass, and so on) must be as init
+// sets it.
+typedef struct mh_statistics_request {
+  uint32_t struct_size;
+  int32_t reserved;                // 0
+  const mh_tensor* offsets;        // (any) int64, of offset_mass
+  const mh_tensor* keys;           // (any) int64, of key_mass
+  const mh_tensor* key_classes;    // (batch, kv_len) uint32, any strides, of class_mass: bit c set: of class c
+  const mh_tensor* q_tokens;       // (batch, q_len) int64, any strides, of duplicate_mass and induction_mass
+  const mh_tensor* kv_tokens;      // (batch, kv_len) likewise
+  const mh_tensor* norms;          // (batch, heads, kv_len) of the sums' type, of norm_weighted; a layer wants none
+  int64_t bin;                     // of map; 0 by init
+  const mh_row_statistics* plain;  // of the weights, or NULL
+  const mh_row_statistics* norm_weighted;  // of the weights times the norms, or NULL
+} mh_statistics_request;
+
+MH_API void mh_statistics_request_init(mh_statistics_request* request, size_t size);
+
 // out = softmax(bias + cap(q k^T * scale), over visible keys) v, head by head; attention() of attention.hpp.
 //   q (batch, heads, q_len, head_dim)   k (batch, kv_heads, kv_len, head_dim)   v (batch, kv_heads, kv_len, value_dim)
 //   out (batch, heads, q_len, value_dim)   lse (batch, heads, q_len) of the sums' type, or NULL   weights: or NULL
@@ -210,6 +243,16 @@ MH_API void mh_weights_request_init(mh_weights_request* request, size_t size);
 MH_API mh_status mh_attention(const mh_tensor* q, const mh_tensor* k, const mh_tensor* v, const mh_tensor* out,
                               const mh_tensor* lse, const mh_weights_request* weights,
                               const mh_attention_options* options);
+
+// The same with statistics of every row's weights, in memory linear in length; statistics: or NULL.
+MH_API mh_status mh_attention_statistics(const mh_tensor* q, const mh_tensor* k, const mh_tensor* v,
+                                         const mh_tensor* out, const mh_tensor* lse, const mh_weights_request* weights,
+                                         const mh_statistics_request* statistics, const mh_attention_options* options);
+
+// The same statistics from weights that are already there, (batch, heads, q_len, kv_len), float32 or float64; query i
+// is at position i + query_offset. statistics_of_weights() of statistics.hpp.
+MH_API mh_status mh_statistics_of_weights(const mh_tensor* weights, const mh_statistics_request* statistics,
+                                          int64_t query_offset);
 
 // The weights alone, of keys that are all the row sees or a part of it; attention_weights() of attention.hpp. float32
 // and float64. lse may be NULL but for normalised ones.
@@ -236,6 +279,10 @@ MH_API void mh_attention_shape_init(mh_attention_shape* shape, size_t size);
 // Masks and lists are read as far as the plan needs them.
 MH_API mh_status mh_attention_scratch_bytes(const mh_attention_shape* shape, const mh_attention_options* options,
                                             int32_t weights, size_t* bytes);
+// The same of mh_attention_statistics: of statistics what is asked for counts, and how much of it is read.
+MH_API mh_status mh_attention_statistics_scratch_bytes(const mh_attention_shape* shape,
+                                                       const mh_attention_options* options, int32_t weights,
+                                                       const mh_statistics_request* statistics, size_t* bytes);
 
 // What would run and why; AttentionPlan of attention.hpp. Texts end with 0 and are cut off to fit.
 typedef struct mh_attention_plan {
@@ -376,6 +423,8 @@ typedef struct mh_layer_requests {
   const mh_tensor* lse;    // (batch, heads, q_len)
   const mh_tensor* heads;  // (batch, heads, q_len, value_dim)
   const mh_weights_request* weights;
+  const mh_statistics_request* statistics;
+  const mh_tensor* norms;  // (batch, heads, kv_len), extra keys last: what norm_weighted is weighted with
 } mh_layer_requests;
 
 MH_API void mh_layer_requests_init(mh_layer_requests* requests, size_t size);
@@ -418,6 +467,10 @@ typedef struct mh_encoder_call {
   const mh_tensor* hidden_states;            // output (layers + 1, tokens, model_dim) float32, or NULL
   const mh_weights_request* const* weights;  // one a layer, or NULL
   size_t weights_count;                      // 0 or layers
+  const mh_tensor* gates;                    // (layers, heads) float64, multiplied onto the heads' outputs; NULL: ones
+  const mh_statistics_request* const* statistics;  // one a layer, or NULL
+  size_t statistics_count;                         // 0 or layers
+  const mh_tensor* norms;  // output (layers, heads, tokens) float32, or NULL: what norm_weighted is weighted with
 } mh_encoder_call;
 
 MH_API void mh_encoder_call_init(mh_encoder_call* call, size_t size);

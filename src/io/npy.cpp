@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "io/file.hpp"
+#include "io/npy_elements.hpp"
 #include "io/npy_header.hpp"
 #include "multihead/io.hpp"
 
@@ -97,27 +98,8 @@ void check_bools(const npy::Header& header, std::span<const std::byte> data, con
                      "a bool is 0 or 1, here it is " + std::to_string(std::to_integer<int>(data[at])));
 }
 
-// What was given, its type forgotten.
-struct Elements {
-  ElementType type;
-  std::span<const std::byte> bytes;
-  std::span<const std::int64_t> shape;
-};
-
-void write(const std::filesystem::path& path, const Elements& given) {
-  const auto asked = npy::data_size(given.shape, given.type);
-  if (!asked || static_cast<std::uint64_t>(*asked) != given.bytes.size())
-    throw Error(ErrorCode::shape_mismatch, "write_npy: shape " + npy::shape_text(given.shape) + " does not hold the " +
-                                               std::to_string(given.bytes.size() / size_of(given.type)) +
-                                               " values given; the product of its extents must be their number");
-  if (given.shape.size() > npy::kMaxRank)
-    throw Error(ErrorCode::shape_mismatch, "write_npy: shape has " + std::to_string(given.shape.size()) +
-                                               " axes; at most " + std::to_string(npy::kMaxRank) + " are accepted");
-  const std::size_t odd = first_odd_bool(given.type, given.bytes);
-  if (odd < given.bytes.size())
-    throw Error(ErrorCode::bad_option, "write_npy: element " + std::to_string(odd) + " is " +
-                                           std::to_string(std::to_integer<int>(given.bytes[odd])) +
-                                           "; a bool must be 0 or 1");
+void write(const std::filesystem::path& path, const npy::Elements& given) {
+  npy::check_elements("write_npy", given);
   const std::string name = path.string();
   const io::Origin origin{"write_npy", name};
   const std::string header = npy::header_text(given.type, given.shape);
@@ -203,6 +185,23 @@ template std::vector<float> Array::converted() const;
 template std::vector<double> Array::converted() const;
 template std::vector<std::int64_t> Array::converted() const;
 
+void npy::check_elements(const char* function, const Elements& given) {
+  const auto asked = data_size(given.shape, given.type);
+  if (!asked || static_cast<std::uint64_t>(*asked) != given.bytes.size())
+    throw Error(ErrorCode::shape_mismatch, std::string(function) + ": shape " + shape_text(given.shape) +
+                                               " does not hold the " +
+                                               std::to_string(given.bytes.size() / size_of(given.type)) +
+                                               " values given; the product of its extents must be their number");
+  if (given.shape.size() > kMaxRank)
+    throw Error(ErrorCode::shape_mismatch, std::string(function) + ": shape has " + std::to_string(given.shape.size()) +
+                                               " axes; at most " + std::to_string(kMaxRank) + " are accepted");
+  const std::size_t odd = first_odd_bool(given.type, given.bytes);
+  if (odd < given.bytes.size())
+    throw Error(ErrorCode::bad_option, std::string(function) + ": element " + std::to_string(odd) + " is " +
+                                           std::to_string(std::to_integer<int>(given.bytes[odd])) +
+                                           "; a bool must be 0 or 1");
+}
+
 Array read_npy(const std::filesystem::path& path) {
   const std::string name = path.string();
   const io::Origin origin{"read_npy", name};
@@ -250,6 +249,14 @@ void write_npy(const std::filesystem::path& path, std::span<const double> values
 void write_npy(const std::filesystem::path& path, std::span<const Float16> values,
                std::span<const std::int64_t> shape) {
   write(path, {ElementType::float16, std::as_bytes(values), shape});
+}
+
+void write_bytes(const std::filesystem::path& path, std::span<const std::byte> bytes) {
+  const std::string name = path.string();
+  const io::Origin origin{"write_bytes", name};
+  io::OutputFile file(path, origin);
+  file.write(bytes.data(), bytes.size());
+  file.commit();
 }
 
 }  // namespace multihead

@@ -33,14 +33,15 @@ struct RowState {
   T* block_factor;
   T* begin;  // the visible keys, counted from the block's first
   T* end;
-  T* place;      // the position, counted from the block's first key
-  T* found;      // 1 once a row has seen a key by the dense terms
-  T* bias;       // [kKeyBlock]
-  T* seen;       // [kMaskWords]: bit k of word w is set where a row may see key 32 w + k, as integers
-  T* distances;  // [kDistanceLines]: what is added at distance key - row, at place row - key + kKeyBlock - 1
-  T* staged;     // [kRowBlock][kKeyBlock]: rows of bias or weights
-  T* keys;       // [kKeyBlock][head_dim]: widened, where stored in two bytes
-  T* values;     // [kKeyBlock][value_dim]
+  T* place;       // the position, counted from the block's first key
+  T* found;       // 1 once a row has seen a key by the dense terms
+  T* bias;        // [kKeyBlock]
+  T* seen;        // [kMaskWords]: bit k of word w is set where a row may see key 32 w + k, as integers
+  T* distances;   // [kDistanceLines]: what is added at distance key - row, at place row - key + kKeyBlock - 1
+  T* staged;      // [kRowBlock][kKeyBlock]: rows of bias or weights
+  T* statistics;  // StatisticsRows
+  T* keys;        // [kKeyBlock][head_dim]: widened, where stored in two bytes
+  T* values;      // [kKeyBlock][value_dim]
 
   explicit RowState(const AttentionTask<T>& task) {
     const TaskNeeds& needs = task.needs;
@@ -56,6 +57,7 @@ struct RowState {
     bias = take(needs.bias, kKeyBlock), seen = take(needs.masks, kMaskWords);
     distances = take(needs.distances, kDistanceLines);
     staged = take(needs.bias_staged || needs.weights, kKeyBlock);
+    statistics = take(needs.statistics_lines > 0, static_cast<int>(needs.statistics_lines));
     keys = widened ? next : nullptr, values = widened ? next + kKeyBlock * task.head_dim : nullptr;
   }
 };

@@ -155,7 +155,7 @@ void output_block(const Walk<T>& walk, const Group& group) {
   if (column < task.value_dim) tile.template operator()<1>();
 }
 
-// Divides by the sum, makes rows that see no key zero, writes rows, lse and statistics.
+// Divides by the sum, makes rows that see no key zero, writes rows, lse, and what the weights need.
 template <class T>
 void finish(const Walk<T>& walk) {
   using Lanes = Vec<T>;
@@ -168,8 +168,10 @@ void finish(const Walk<T>& walk) {
       const KeyRange& range = walk.visible(lane + i);
       found[i] = range.begin < range.end ? T(1) : T(0);
     }
-    const auto empty = Lanes::load(found) == Lanes::splat(0);
     const Lanes sum = Lanes::load(rows.sum + lane);
+    if (task.terms.by_key)  // what it makes -inf weighs nothing, and a row of nothing else sees none
+      Lanes::select(sum == Lanes::splat(0), Lanes::splat(0), Lanes::load(found)).store(found);
+    const auto empty = Lanes::load(found) == Lanes::splat(0);
     const Lanes share = Lanes::splat(1) / sum;
     for (int column = 0; column < task.value_dim; ++column) {
       T* out = rows.out + column * kRowBlock + lane;
@@ -180,7 +182,7 @@ void finish(const Walk<T>& walk) {
     Lanes::select(empty, Lanes::splat(empty_lse), lse).store(rows.end + lane);
     Lanes::select(empty, Lanes::splat(1), sum).store(rows.sum + lane);
   }
-  write_output(task, rows);
+  if (task.out) write_output(task, rows);
   for (int row = 0; row < task.rows; ++row) {
     if (task.lse) task.lse[row * task.lse_stride] = rows.end[row];
     if (task.row_max) task.row_max[row] = rows.max[row];
@@ -220,26 +222,33 @@ void attention_task(const AttentionTask<T>& task) noexcept {
   Walk<T> walk(task);
   const RowState<T>& rows = walk.rows;
   const bool terms = task.terms.any();
+  const StatisticsRows<T> statistics(walk);
   pack_queries(task, rows);
   start_rows(walk);
+  if (task.statistics) start_statistics(walk, statistics);
   const KeyRange keys = keys_of(walk);
   for (std::int64_t start = keys.begin / kKeyBlock * kKeyBlock; start < keys.end; start += kKeyBlock) {
     const KeyRange seen = walk.block_keys(start);
     if (seen.begin >= seen.end) continue;
-    if (start + kKeyBlock >= keys.end) prefetch_output(task);
+    if (task.out && start + kKeyBlock >= keys.end) prefetch_output(task);
     if (terms && !open_terms(walk, start, seen)) continue;
     if (task.terms.dense() || !walk.all_see(start)) walk.set_ranges(start);
     walk.set_keys(start, seen);
-    walk.set_values(start, {0, std::min<std::int64_t>(kKeyBlock, task.kv_len - start)});
+    if (task.out) walk.set_values(start, {0, std::min<std::int64_t>(kKeyBlock, task.kv_len - start)});
+    if (task.statistics) open_statistics(walk, statistics, start, seen);
     for (int first = 0; first < walk.vecs; first += kTileVecs) {
       const Group group = group_of(walk, first, start);
       if (group.begin >= group.end) continue;
       std::fill_n(rows.block_max + first * Lanes::kLanes, group.count * Lanes::kLanes, kMinusInfinity<T>);
       score_block(walk, group);
       if (terms) terms_block(walk, group);
-      softmax_block(walk, group);
-      output_block(walk, group);
+      if (task.statistics)
+        statistics_block(walk, statistics, group);
+      else
+        softmax_block(walk, group);
+      if (task.out) output_block(walk, group);
     }
   }
   finish(walk);
+  if (task.statistics) finish_statistics(walk, statistics);
 }

@@ -38,12 +38,17 @@ AttentionOperands operands_of(const View4<const S>& q, const View4<const S>& k, 
 // Extents that agree, contiguous last axes, outputs that are writable and apart from each other and from what is read.
 void check_operands(const char* function, const AttentionOperands& operands, const AttentionOptions& options);
 
-// An output is apart from a list that the call reads as it goes.
+// A list that a call reads as it goes, as a view, which an Operand must not outlive.
+template <class T>
+View<const T, 1> view_of(std::span<const T> list) {
+  return {list.data(), {static_cast<std::int64_t>(list.size())}};
+}
+using ListView = View<const std::int64_t, 1>;
+
+// An output is apart from such a list.
 template <class T>
 void check_apart_from_list(const char* function, const Operand& output, const char* name, std::span<const T> list) {
-  if (!list.empty())
-    check_apart(function, output,
-                operand(name, View<const T, 1>(list.data(), {static_cast<std::int64_t>(list.size())})));
+  if (!list.empty()) check_apart(function, output, operand(name, view_of(list)));
 }
 
 // An output is writable and apart from q, k, v, and from everything that the options point to.

@@ -9,6 +9,7 @@
 #include "core/parallel.hpp"
 #include "core/scratch.hpp"
 #include "core/validate.hpp"
+#include "kernels/statistics.hpp"
 
 namespace multihead {
 
@@ -40,6 +41,13 @@ Schedule<T>::Schedule(const AttentionShape& shape, const AttentionOptions& optio
   const double scale = options_.scale ? *options_.scale : default_scale(shape_.head_dim);
   scale_ = static_cast<T>(options_.softcap > 0 ? scale / options_.softcap : scale * unit_);
   cap_ = static_cast<T>(options_.softcap * unit_);
+}
+
+template <class T>
+void Schedule<T>::gather(const StatisticsRequest<T>& request, const RowStatistics<T>& to) {
+  if (!gathers(to)) return;
+  request_ = &request, gathered_ = &to;
+  needs_.statistics_lines = statistics_lines(statistics_counts(request, to));
 }
 
 template <class T>
@@ -117,6 +125,7 @@ ScoreTerms<T> Schedule<T>::terms(const Sequence& sequence, std::int64_t head, st
     terms.by_distance = by_distance_ + h * distances();
     terms.max_distance = options_.relative_bias.max_distance;
   }
+  if (by_key_) terms.by_key = by_key_ + (sequence.batch * shape_.heads + head) * shape_.kv_len + sequence.k_begin;
   terms.position = row + sequence.offset;
   terms.bias = dense_term(options_.bias.view, options_.bias.type, size_of(options_.bias.type), sequence, head, row);
   terms.bias_unit = static_cast<T>(unit_);
@@ -178,6 +187,8 @@ void Schedule<T>::run(const AttentionCall<T>& call, const KernelTable& table, st
     next.finite = reinterpret_cast<std::uint64_t*>(memory(worker));
     next.finite_entries = finite_entries();
     next.scratch = reinterpret_cast<T*>(memory(worker) + round_to_line(entries * sizeof(std::uint64_t)));
+    std::optional<StatisticsTask<T>> statistics;
+    if (gathered_) next.statistics = &statistics.emplace(statistics_task(*request_, *gathered_, sequence, head, row));
     table.kernels<T>().attention(next);
   });
 }

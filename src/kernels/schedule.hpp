@@ -9,6 +9,7 @@
 #include <string>
 
 #include "kernels/sequences.hpp"
+#include "kernels/statistics_task.hpp"
 #include "kernels/table.hpp"
 #include "multihead/attention.hpp"
 
@@ -47,6 +48,10 @@ class Schedule {
  public:
   // unit: that of the scores, log2(e) for the softmax, 1 for scores as they are.
   Schedule(const AttentionShape& shape, const AttentionOptions& options, double unit = std::numbers::log2e);
+  // Has run() gather statistics of the rows. Both must outlive it. Before task_bytes() is asked.
+  void gather(const StatisticsRequest<T>& request, const RowStatistics<T>& to);
+  // Adds to the scores of a key, in units of log 2. by_key: (batch, heads, kv_len).
+  void add_by_key(const T* by_key) { by_key_ = by_key; }
   // Memory for the tables that prepare() fills, and for the scratch of one worker; multiples of a cache line.
   std::size_t table_bytes() const;
   std::size_t task_bytes(bool weights) const;
@@ -83,6 +88,9 @@ class Schedule {
   RangeRules rules_;
   Sequences sequences_;
   T* by_distance_ = nullptr;  // (heads, distances())
+  const T* by_key_ = nullptr;
+  const StatisticsRequest<T>* request_ = nullptr;
+  const RowStatistics<T>* gathered_ = nullptr;
 };
 
 // Words for what is done to scores beside scaling: "softcap, bias", or "none".

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What becomes of scores between the products and the softmax: softcap, ALiBi, biases, masks, in this order.
+// What becomes of scores between the products and the softmax: softcap, ALiBi, biases, what a key adds, masks, in this
+// order.
 //
 // Masks are bits, a word a row and 32 keys, so that a lane tests its own. A bias is transposed into a panel like that
 // of the scores. Both are read once a block. Hidden keys get -inf by selection: no arithmetic, so a boolean mask gives
@@ -197,6 +198,11 @@ MULTIHEAD_NOINLINE void apply_terms(const Walk<T>& walk, int vec, std::int64_t s
         const Lanes finite = Lanes::max(Lanes::splat(terms.bias_floor), bias);
         s[i] = unless_hidden(bias, Lanes::fma(finite, Lanes::splat(terms.bias_unit), s[i]), lowest);
       }
+    }
+    if (terms.by_key) {
+      MULTIHEAD_UNROLL
+      for (int i = 0; i < kTogether; ++i)
+        s[i] = s[i] + Lanes::splat(terms.by_key[std::min<std::int64_t>(start + key + i, walk.task.kv_len - 1)]);
     }
     if (rows.seen || !walk.all_see(vec, start, key, key + kTogether)) {
       MULTIHEAD_UNROLL

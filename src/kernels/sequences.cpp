@@ -57,12 +57,30 @@ RangeRules::RangeRules(const AttentionOptions& options)
       left(options.window.left < 0 ? kBeyond : std::min(options.window.left, kBeyond)),
       right(options.window.right < 0 ? kBeyond : std::min(options.window.right, kBeyond)) {}
 
-KeyRange Sequence::row(std::int64_t i, const RangeRules& rules) const {
+KeyRange Sequence::range(std::int64_t i, const RangeRules& rules) const {
   const std::int64_t p = i + offset;
   std::int64_t end = std::min(kv_len, p + rules.right + 1);
   if (rules.causal) end = std::min(end, std::max(p + 1, prefix));
-  const std::int64_t begin = std::max<std::int64_t>(p - rules.left, 0);
-  return begin < end ? KeyRange{begin, end} : KeyRange{0, 0};
+  return {std::max<std::int64_t>(p - rules.left, 0), end};
+}
+
+KeyRange Sequence::row(std::int64_t i, const RangeRules& rules) const {
+  const KeyRange keys = range(i, rules);
+  return keys.begin < keys.end ? keys : KeyRange{0, 0};
+}
+
+KeyRange Sequence::rows_of(std::int64_t k_from, std::int64_t k_to, const RangeRules& rules) const {
+  // The first row for which is_there holds; from there on it holds for all.
+  const auto first = [&](const auto& is_there) {
+    std::int64_t low = 0, high = q_len;
+    while (low < high) {
+      const std::int64_t middle = low + (high - low) / 2;
+      is_there(range(middle, rules)) ? high = middle : low = middle + 1;
+    }
+    return low;
+  };
+  const std::int64_t begin = first([&](const KeyRange& keys) { return keys.end > k_from; });
+  return {begin, std::max(begin, first([&](const KeyRange& keys) { return keys.begin >= k_to; }))};
 }
 
 // end is clamp(prefix, p + 1, p + 1 + right) cut to the keys, and max(b, min(a, prefix)) = max(b, prefix) +

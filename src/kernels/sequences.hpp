@@ -34,6 +34,10 @@ struct Sequence {
 
   // The keys, counted from k_begin, that row i sees.
   KeyRange row(std::int64_t i, const RangeRules& rules) const;
+  // The same where it is empty too: neither end falls from row to row, and the begin may lie beyond the end.
+  KeyRange range(std::int64_t i, const RangeRules& rules) const;
+  // The rows [begin, end) outside of which none sees a key of [k_from, k_to).
+  KeyRange rows_of(std::int64_t k_from, std::int64_t k_to, const RangeRules& rules) const;
   // The sum of their number over the rows. In double, since it may be more than an integer holds.
   double pairs(const RangeRules& rules) const;
 };

@@ -49,10 +49,11 @@ struct ScoreTerms {
   std::int64_t position = 0;       // of the first row
   DenseTerm bias, keep, drop;      // bias: bias_unit * bias is added, -inf hides; keep, drop: bytes
   T bias_unit = 1;
-  T bias_floor = 0;  // a lower finite bias counts as this one, whose product with bias_unit is still finite
+  T bias_floor = 0;           // a lower finite bias counts as this one, whose product with bias_unit is still finite
+  const T* by_key = nullptr;  // (kv_len), from the sequence's first key: what is added to every row's score of a key
 
   bool dense() const { return bias.data || keep.data || drop.data; }
-  bool any() const { return cap != 0 || slope != 0 || by_distance || dense(); }
+  bool any() const { return cap != 0 || slope != 0 || by_distance || by_key || dense(); }
 };
 
 // What a task needs beside its rows, for the size of its scratch.
@@ -62,7 +63,11 @@ struct TaskNeeds {
   bool bias = false, masks = false, distances = false;
   bool bias_staged = false;  // a bias that must be converted or gathered first
   bool weights = false;
+  std::int64_t statistics_lines = 0;  // statistics_lines()
 };
+
+template <class T>
+struct StatisticsTask;
 
 // Up to kRowBlock query rows of one head against the keys of their sequence.
 template <class T>
@@ -70,7 +75,7 @@ struct AttentionTask {
   StoredRows q;  // (rows, head_dim)
   StoredRows k;  // (kv_len, head_dim), from the first key of the sequence
   StoredRows v;  // (kv_len, value_dim)
-  void* out;     // (rows, value_dim), of q's type
+  void* out;     // (rows, value_dim), of q's type; null: no output, v is not read and value_dim is 0
   std::int64_t out_stride;
   T* lse;  // (rows) or null
   std::int64_t lse_stride;
@@ -89,7 +94,8 @@ struct AttentionTask {
   bool has_sink;
   double sink;  // a logit
   TaskNeeds needs;
-  T* scratch;  // attention_scratch_elements()
+  const StatisticsTask<T>* statistics;  // or null
+  T* scratch;                           // attention_scratch_elements()
 };
 
 // Where weights go: element (row, key) at data[row * row_stride + key * key_stride]. data null: nowhere.
@@ -112,6 +118,18 @@ struct WeightsTask {
   const T* norms;  // (kv_len) with a stride
   std::int64_t norms_stride;
   bool add;
+};
+
+// What the keys of whole blocks [k_begin, k_end) get from the rows of one task.
+template <class T>
+struct ColumnsTask {
+  AttentionTask<T> attention;  // with the row_max and row_sum that its task left
+  std::int64_t row;            // of the sequence, the first of the task's
+  std::int64_t k_begin, k_end;
+  T* chains;  // (k_end - k_begin, kSumChains) sums of weights, which grow; or null
+  T* map;     // of the head: element (row bin, key bin), a sum that grows; or null
+  std::int64_t map_row_stride, map_key_stride;
+  std::int64_t bin;  // rows and keys: divides kKeyBlock or is a multiple of it
 };
 
 // Joins rows of two attentions: see merge().
@@ -149,7 +167,7 @@ constexpr std::size_t attention_scratch_elements(const TaskNeeds& needs) {
   const bool widened = needs.type == Type::bfloat16 || needs.type == Type::float16;
   const std::int64_t lines = needs.head_dim + needs.value_dim + kKeyBlock + 9 + (needs.bias ? kKeyBlock : 0) +
                              (needs.masks ? kMaskWords : 0) + (needs.distances ? kDistanceLines : 0) +
-                             (needs.bias_staged || needs.weights ? kKeyBlock : 0);
+                             (needs.bias_staged || needs.weights ? kKeyBlock : 0) + needs.statistics_lines;
   return static_cast<std::size_t>(lines * kRowBlock + (widened ? kKeyBlock * (needs.head_dim + needs.value_dim) : 0));
 }
 
@@ -158,6 +176,7 @@ template <class T>
 struct Kernels {
   void (*attention)(const AttentionTask<T>&) noexcept;
   void (*weights)(const WeightsTask<T>&) noexcept;
+  void (*columns)(const ColumnsTask<T>&) noexcept;
   void (*merge)(const MergeTask<T>&) noexcept;
   void (*matmul)(const MatmulTask<T>&) noexcept;
   void (*map)(MathFunction, const T* in, T* out, std::int64_t count) noexcept;

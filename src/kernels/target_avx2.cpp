@@ -7,6 +7,7 @@
 
 #include "kernels/region.hpp"
 #include "kernels/standard.hpp"
+#include "kernels/statistics_task.hpp"
 #include "kernels/table.hpp"
 
 // No header is included below this line: only .inl.hpp files, which include nothing.
@@ -27,8 +28,11 @@ namespace {
 #include "kernels/attention.inl.hpp"
 #include "kernels/walk.inl.hpp"
 #include "kernels/score_terms.inl.hpp"
+#include "kernels/statistics_scores.inl.hpp"
+#include "kernels/statistics.inl.hpp"
 #include "kernels/attention_task.inl.hpp"
 #include "kernels/weights_task.inl.hpp"
+#include "kernels/columns_task.inl.hpp"
 #include "kernels/merge.inl.hpp"
 // clang-format on
 }  // namespace
@@ -51,10 +55,12 @@ const KernelTable avx2_table{
     available,
     "4 keys x 24 queries",
     "4 keys x 12 queries",
-    {avx2::attention_task<float>, avx2::weights_task<float>, avx2::merge_task<float>, avx2::matmul_task<float>,
-     avx2::map_function<float>, avx2::rotary_task<float>, avx2::norm_task<float>, avx2::length_task<float>},
-    {avx2::attention_task<double>, avx2::weights_task<double>, avx2::merge_task<double>, avx2::matmul_task<double>,
-     avx2::map_function<double>, avx2::rotary_task<double>, avx2::norm_task<double>, avx2::length_task<double>},
+    {avx2::attention_task<float>, avx2::weights_task<float>, avx2::columns_task<float>, avx2::merge_task<float>,
+     avx2::matmul_task<float>, avx2::map_function<float>, avx2::rotary_task<float>, avx2::norm_task<float>,
+     avx2::length_task<float>},
+    {avx2::attention_task<double>, avx2::weights_task<double>, avx2::columns_task<double>, avx2::merge_task<double>,
+     avx2::matmul_task<double>, avx2::map_function<double>, avx2::rotary_task<double>, avx2::norm_task<double>,
+     avx2::length_task<double>},
 };
 
 }  // namespace multihead

@@ -6,6 +6,7 @@
 
 #include "kernels/region.hpp"
 #include "kernels/standard.hpp"
+#include "kernels/statistics_task.hpp"
 #include "kernels/table.hpp"
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -32,8 +33,11 @@ namespace {
 #include "kernels/attention.inl.hpp"
 #include "kernels/walk.inl.hpp"
 #include "kernels/score_terms.inl.hpp"
+#include "kernels/statistics_scores.inl.hpp"
+#include "kernels/statistics.inl.hpp"
 #include "kernels/attention_task.inl.hpp"
 #include "kernels/weights_task.inl.hpp"
+#include "kernels/columns_task.inl.hpp"
 #include "kernels/merge.inl.hpp"
 // clang-format on
 }  // namespace
@@ -54,11 +58,12 @@ const KernelTable avx512_table{
     available,
     "8 keys x 48 queries",
     "8 keys x 24 queries",
-    {avx512::attention_task<float>, avx512::weights_task<float>, avx512::merge_task<float>, avx512::matmul_task<float>,
-     avx512::map_function<float>, avx512::rotary_task<float>, avx512::norm_task<float>, avx512::length_task<float>},
-    {avx512::attention_task<double>, avx512::weights_task<double>, avx512::merge_task<double>,
-     avx512::matmul_task<double>, avx512::map_function<double>, avx512::rotary_task<double>, avx512::norm_task<double>,
-     avx512::length_task<double>},
+    {avx512::attention_task<float>, avx512::weights_task<float>, avx512::columns_task<float>, avx512::merge_task<float>,
+     avx512::matmul_task<float>, avx512::map_function<float>, avx512::rotary_task<float>, avx512::norm_task<float>,
+     avx512::length_task<float>},
+    {avx512::attention_task<double>, avx512::weights_task<double>, avx512::columns_task<double>,
+     avx512::merge_task<double>, avx512::matmul_task<double>, avx512::map_function<double>, avx512::rotary_task<double>,
+     avx512::norm_task<double>, avx512::length_task<double>},
 };
 
 }  // namespace multihead

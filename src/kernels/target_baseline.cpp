@@ -2,6 +2,7 @@
 // Target baseline: the kernels for any machine: 16-byte vectors, no fused multiply-add.
 #include "kernels/region.hpp"
 #include "kernels/standard.hpp"
+#include "kernels/statistics_task.hpp"
 #include "kernels/table.hpp"
 
 namespace multihead::baseline {
@@ -21,8 +22,11 @@ namespace {
 #include "kernels/attention.inl.hpp"
 #include "kernels/walk.inl.hpp"
 #include "kernels/score_terms.inl.hpp"
+#include "kernels/statistics_scores.inl.hpp"
+#include "kernels/statistics.inl.hpp"
 #include "kernels/attention_task.inl.hpp"
 #include "kernels/weights_task.inl.hpp"
+#include "kernels/columns_task.inl.hpp"
 #include "kernels/merge.inl.hpp"
 // clang-format on
 }  // namespace
@@ -39,12 +43,12 @@ const KernelTable baseline_table{
     available,
     "4 keys x 8 queries",
     "4 keys x 4 queries",
-    {baseline::attention_task<float>, baseline::weights_task<float>, baseline::merge_task<float>,
-     baseline::matmul_task<float>, baseline::map_function<float>, baseline::rotary_task<float>,
-     baseline::norm_task<float>, baseline::length_task<float>},
-    {baseline::attention_task<double>, baseline::weights_task<double>, baseline::merge_task<double>,
-     baseline::matmul_task<double>, baseline::map_function<double>, baseline::rotary_task<double>,
-     baseline::norm_task<double>, baseline::length_task<double>},
+    {baseline::attention_task<float>, baseline::weights_task<float>, baseline::columns_task<float>,
+     baseline::merge_task<float>, baseline::matmul_task<float>, baseline::map_function<float>,
+     baseline::rotary_task<float>, baseline::norm_task<float>, baseline::length_task<float>},
+    {baseline::attention_task<double>, baseline::weights_task<double>, baseline::columns_task<double>,
+     baseline::merge_task<double>, baseline::matmul_task<double>, baseline::map_function<double>,
+     baseline::rotary_task<double>, baseline::norm_task<double>, baseline::length_task<double>},
 };
 
 }  // namespace multihead

@@ -6,6 +6,7 @@
 
 #include "kernels/region.hpp"
 #include "kernels/standard.hpp"
+#include "kernels/statistics_task.hpp"
 #include "kernels/table.hpp"
 
 namespace multihead::neon {
@@ -25,8 +26,11 @@ namespace {
 #include "kernels/attention.inl.hpp"
 #include "kernels/walk.inl.hpp"
 #include "kernels/score_terms.inl.hpp"
+#include "kernels/statistics_scores.inl.hpp"
+#include "kernels/statistics.inl.hpp"
 #include "kernels/attention_task.inl.hpp"
 #include "kernels/weights_task.inl.hpp"
+#include "kernels/columns_task.inl.hpp"
 #include "kernels/merge.inl.hpp"
 // clang-format on
 }  // namespace
@@ -43,10 +47,12 @@ const KernelTable neon_table{
     available,
     "8 keys x 12 queries",
     "8 keys x 6 queries",
-    {neon::attention_task<float>, neon::weights_task<float>, neon::merge_task<float>, neon::matmul_task<float>,
-     neon::map_function<float>, neon::rotary_task<float>, neon::norm_task<float>, neon::length_task<float>},
-    {neon::attention_task<double>, neon::weights_task<double>, neon::merge_task<double>, neon::matmul_task<double>,
-     neon::map_function<double>, neon::rotary_task<double>, neon::norm_task<double>, neon::length_task<double>},
+    {neon::attention_task<float>, neon::weights_task<float>, neon::columns_task<float>, neon::merge_task<float>,
+     neon::matmul_task<float>, neon::map_function<float>, neon::rotary_task<float>, neon::norm_task<float>,
+     neon::length_task<float>},
+    {neon::attention_task<double>, neon::weights_task<double>, neon::columns_task<double>, neon::merge_task<double>,
+     neon::matmul_task<double>, neon::map_function<double>, neon::rotary_task<double>, neon::norm_task<double>,
+     neon::length_task<double>},
 };
 
 }  // namespace multihead

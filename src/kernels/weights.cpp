@@ -98,7 +98,14 @@ void check_weights(const char* function, const WeightsRequest<T>& request, const
   check_equal(function, norms.name, "has kv_len", norms.extents[2], "k has", shape.kv_len);
   for (const Operand& output : {operand("weights.per_head", request.per_head), operand("weights.mean", request.mean),
                                 operand("weights.norm_weighted", request.norm_weighted)})
-    check_apart(function, output, norms);
+    check_apart_from_weights(function, output, request);
+}
+
+template <class T>
+void check_apart_from_weights(const char* function, const Operand& output, const WeightsRequest<T>& request) {
+  check_apart_from_list(function, output, "weights.heads", request.heads);
+  check_apart_from_list(function, output, "weights.rows", request.rows);
+  check_apart(function, output, operand("weights.norms", request.norms));
 }
 
 template <class T>
@@ -269,6 +276,8 @@ template void check_weights_outputs(const char*, const WeightsRequest<float>&, c
                                     std::initializer_list<Operand>, const AttentionOptions&);
 template void check_weights_outputs(const char*, const WeightsRequest<double>&, const AttentionShape&,
                                     std::initializer_list<Operand>, const AttentionOptions&);
+template void check_apart_from_weights(const char*, const Operand&, const WeightsRequest<float>&);
+template void check_apart_from_weights(const char*, const Operand&, const WeightsRequest<double>&);
 template void check_weights(const char*, const WeightsRequest<float>&, const AttentionShape&,
                             std::initializer_list<Operand>, const AttentionOptions&);
 template void check_weights(const char*, const WeightsRequest<double>&, const AttentionShape&,

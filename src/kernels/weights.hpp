@@ -21,6 +21,10 @@ template <class T>
 void check_weights(const char* function, const WeightsRequest<T>& request, const AttentionShape& shape,
                    std::initializer_list<Operand> inputs, const AttentionOptions& options);
 
+// An output is apart from the lists and the norms that a checked request reads.
+template <class T>
+void check_apart_from_weights(const char* function, const Operand& output, const WeightsRequest<T>& request);
+
 // One pass over what was asked for, after attention() or alone.
 template <class T>
 class WeightsPass {

@@ -49,9 +49,25 @@ void normalise(const Walk<T>& walk, int vec, int begin, int end) {
   }
 }
 
+// Makes zeros of what is no weight: keys that a row does not see, where its sum or maximum makes anything of them, and
+// lanes whose block_factor is not 1.
+template <class T>
+MULTIHEAD_NOINLINE void drop_hidden(const RowState<T>& rows, int lane, int begin, int end) {
+  using Lanes = Vec<T>;
+  const Lanes zero = Lanes::splat(0);
+  const auto live = Lanes::load(rows.block_factor + lane) == Lanes::splat(1);
+  for (int key = begin; key < end; ++key) {
+    T* const at = rows.scores + key * kRowBlock + lane;
+    Lanes weight = Lanes::select(live, Lanes::load(at), zero);
+    if (rows.bias) weight = unless_hidden(Lanes::load(rows.bias + key * kRowBlock + lane), weight, zero);
+    Lanes::select(seen_by_masks(rows, lane, key), weight, zero).store(at);
+  }
+}
+
 // The scores of a block as rows in staged; what a row does not see is hidden.
 template <class T>
-void weights_block(const WeightsTask<T>& task, Walk<T>& walk, std::int64_t start, KeyRange seen) {
+void weights_block(const WeightsTask<T>& task, Walk<T>& walk, std::int64_t start, KeyRange seen,
+                   const bool (&careful)[kMaxVecs]) {
   const AttentionTask<T>& attention = task.attention;
   const RowState<T>& rows = walk.rows;
   const bool terms = attention.terms.any();
@@ -66,8 +82,10 @@ void weights_block(const WeightsTask<T>& task, Walk<T>& walk, std::int64_t start
     if (group.begin >= group.end) continue;
     score_block(walk, group);
     if (terms) terms_block(walk, group);
-    for (int vec = first; task.normalised && vec < first + group.count; ++vec)
+    for (int vec = first; task.normalised && vec < first + group.count; ++vec) {
       normalise(walk, vec, group.begin, group.end);
+      if (careful[vec]) drop_hidden(rows, vec * Vec<T>::kLanes, group.begin, group.end);
+    }
   }
   unpack_panel<T>(rows.scores + seen.begin * kRowBlock, attention.rows, seen.end - seen.begin, rows.staged + seen.begin,
                   kKeyBlock);
@@ -87,10 +105,16 @@ void weights_task(const WeightsTask<T>& task) noexcept {
   const RowState<T>& rows = walk.rows;
   pack_queries(attention, rows);
   start_rows(walk);
+  // The registers of rows of which one has no softmax: a sum of 0, or NaN. Ranges hide without a look at the scores.
+  bool careful[kMaxVecs] = {};
   if (task.normalised)
     for (int row = 0; row < walk.vecs * Vec<T>::kLanes; ++row) {
       const int stored = std::min(row, attention.rows - 1);
       rows.max[row] = attention.row_max[stored], rows.sum[row] = attention.row_sum[stored];
+      rows.block_factor[row] = 1;
+      const T share = T(1) / rows.sum[row];
+      careful[row / Vec<T>::kLanes] |=
+          attention.terms.dense() && (!(share - share == 0) || rows.max[row] != rows.max[row]);
     }
   put_hidden(task, rows.staged);
   for (std::int64_t start = 0; start < task.k_len; start += kKeyBlock) {
@@ -98,7 +122,7 @@ void weights_task(const WeightsTask<T>& task) noexcept {
     if (seen.begin >= seen.end)
       std::fill_n(rows.staged, kRowBlock * kKeyBlock, task.hidden);
     else
-      weights_block(task, walk, start, seen);
+      weights_block(task, walk, start, seen, careful);
     const std::int64_t count = std::min<std::int64_t>(kKeyBlock, task.k_len - start);
     for (int row = 0; row < attention.rows; ++row)
       put_weights(task, row, task.k_begin + start, count, rows.staged + row * kKeyBlock);

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "kernels/operands.hpp"
+#include "kernels/statistics.hpp"
 #include "kernels/weights.hpp"
 
 namespace multihead {
@@ -38,6 +39,10 @@ void check_options(const LayerCall<T>& call) {
     if (!std::isfinite(gate)) fail(ErrorCode::bad_option, std::string(kLayer) + ": a gate is not finite; it must be");
   if (given(call.requests.weights.norms))
     fail(ErrorCode::bad_option, std::string(kLayer) + ": weights.norms is given; the layer computes them");
+  if (call.requests.statistics.any() && call.layer.e.extra_keys > 0)
+    fail(ErrorCode::unsupported, std::string(kLayer) +
+                                     ": statistics are asked for of a layer with extra keys (bias_k, add_zero_attn); "
+                                     "they are not gathered over those");
 }
 
 void check_positions_of(const char* name, MatrixView<const std::int64_t> positions, std::int64_t batch,
@@ -89,13 +94,25 @@ void check_extents(const Operand& view, std::initializer_list<std::pair<const ch
     check_equal(kLayer, view.name, name, view.extents[axis++], "the call has", extent);
 }
 
+// norms: written before gates and the lists of weights are read.
+template <class T>
+void check_norms(const LayerCall<T>& call, const Operand& norms) {
+  check_extents(norms, {{"has batch", call.batch},
+                        {"has heads", call.layer.e.heads},
+                        {"has kv_len", call.kv_len + call.layer.e.extra_keys}});
+  check_apart_from_list(kLayer, norms, "gates", call.options.gates);
+  check_apart_from_list(kLayer, norms, "weights.heads", call.requests.weights.heads);
+  check_apart_from_list(kLayer, norms, "weights.rows", call.requests.weights.rows);
+}
+
 // Everything that is written, apart from everything that is read and from each other.
 template <class T>
 void check_outputs(const LayerCall<T>& call) {
   const MultiHeadExtents& e = call.layer.e;
   const MultiHeadRequests<T>& r = call.requests;
   const AttentionOptions& options = call.options.attention;
-  const Operand output = operand("output", call.output), lse = operand("lse", r.lse), heads = operand("heads", r.heads);
+  const Operand output = operand("output", call.output), lse = operand("lse", r.lse), heads = operand("heads", r.heads),
+                norms = operand("norms", r.norms);
   const Operand query = operand("query", call.query), key = operand("key", call.key),
                 value = operand("value", call.value);
   const Operand q_positions = operand("q_positions", call.options.q_positions);
@@ -113,8 +130,28 @@ void check_outputs(const LayerCall<T>& call) {
     check_contiguous(kLayer, heads);
     check_output(kLayer, heads, {query, key, value, q_positions, k_positions, output, lse}, options);
   }
+  if (given(r.norms)) {
+    check_norms(call, norms);
+    check_output(kLayer, norms, {query, key, value, q_positions, k_positions, output, lse, heads}, options);
+  }
   check_weights_outputs(kLayer, r.weights, call.shape(call.kv_len + e.extra_keys),
-                        {query, key, value, q_positions, k_positions, output, lse, heads}, options);
+                        {query, key, value, q_positions, k_positions, output, lse, heads, norms}, options);
+  const ListView asked_heads = view_of(r.weights.heads), asked_rows = view_of(r.weights.rows);
+  const View<const double, 1> factors = view_of(call.options.gates);
+  const Operand of_heads = operand("weights.heads", asked_heads), of_rows = operand("weights.rows", asked_rows);
+  const Operand gates = operand("gates", factors);
+  const Operand per_head = operand("weights.per_head", r.weights.per_head),
+                mean = operand("weights.mean", r.weights.mean);
+  const Operand weighted = operand("weights.norm_weighted", r.weights.norm_weighted);
+  for (const Operand& written : {output, lse, heads, norms, per_head, mean, weighted})
+    for (const Operand& read : {of_heads, of_rows, gates}) check_apart(kLayer, written, read);
+  if (!r.statistics.any()) return;
+  check_statistics(kLayer, r.statistics, call.shape(call.kv_len),
+                   {query, key, value, q_positions, k_positions, output, lse, heads, norms, per_head, mean, weighted,
+                    of_heads, of_rows, gates},
+                   options, false);
+  for (const Operand& written : {output, lse, heads, norms, per_head, mean, weighted})
+    check_apart_from_statistics(kLayer, written, r.statistics);
 }
 
 }  // namespace

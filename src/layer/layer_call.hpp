@@ -28,7 +28,9 @@ struct LayerCall {
     if (!attention.scale) attention.scale = layer.spec.scale;
     return attention;
   }
-  bool wants_lengths() const { return given(requests.weights.norm_weighted); }
+  bool wants_lengths() const {
+    return given(requests.norms) || given(requests.weights.norm_weighted) || requests.statistics.norm_weighted.any();
+  }
 };
 
 // Everything that does not depend on memory: extents, options. Throws Error.

@@ -5,93 +5,13 @@
 
 #include "core/parallel.hpp"
 #include "core/scratch.hpp"
-#include "layer/layer_call.hpp"
+#include "layer/layer_buffers.hpp"
 
 namespace multihead {
 
 namespace {
 
-constexpr std::int64_t kRowsTogether = 48;    // rows of a task of an elementwise step
-constexpr std::int64_t kValuesTogether = 16;  // values whose lengths after the out weight a task computes
-
-std::int64_t chunks(std::int64_t rows, std::int64_t together) { return (rows + together - 1) / together; }
-
-// Where one call keeps what lies between the inputs and the output. Lines of it that a call does not need are null.
-template <class T>
-struct LayerBuffers {
-  using S = Sum<T>;
-  static constexpr bool kNarrow = !std::is_same_v<T, S>;
-  S *query, *key, *value;     // the inputs, widened: narrow types only
-  S *q, *k, *v, *concat;      // (batch, length, heads side by side)
-  S *extra, *extra_lse;       // attention over the extra keys
-  S* lse;                     // of all keys
-  S *lengths, *extra_length;  // (batch, heads, kv_len), (heads, extra_keys)
-  S* products;                // of each worker: rows of a product whose lengths are taken
-  S* output;                  // narrow types only
-  std::byte* attention;
-  std::size_t attention_bytes;
-
-  static std::size_t attention_need(const LayerCall<T>& call) {
-    const AttentionOptions options = call.attention();
-    const bool weights = call.requests.weights.any();
-    std::size_t bytes = attention_scratch_bytes(call.shape(call.kv_len), options, weights);
-    if (call.layer.e.extra_keys > 0)
-      bytes = std::max(bytes, attention_scratch_bytes(call.shape(call.layer.e.extra_keys), plain(options), weights));
-    return round_to_line(bytes);
-  }
-  // The options that reach the extra keys: none that hides, moves or biases.
-  static AttentionOptions plain(const AttentionOptions& options) {
-    AttentionOptions left;
-    left.scale = options.scale, left.softcap = options.softcap;
-    left.threads = options.threads, left.parallel_for = options.parallel_for, left.target = options.target;
-    return left;
-  }
-  // For each worker that takes lengths.
-  static std::int64_t product_lines(const LayerCall<T>& call) {
-    return chunks(call.layer.e.out_dim, kRowBlock) * kRowBlock * kValuesTogether;
-  }
-  static std::int64_t length_workers(const LayerCall<T>& call) {
-    const std::int64_t blocks = std::max<std::int64_t>(call.batch * chunks(call.kv_len, kValuesTogether), 1);
-    return std::min<std::int64_t>(call.options.attention.threads, call.layer.e.heads * blocks);
-  }
-
-  // Calls take(place, elements) for everything in turn.
-  template <class Take>
-  void each(const LayerCall<T>& call, const Take& take) {
-    const MultiHeadExtents& e = call.layer.e;
-    const std::int64_t q_rows = call.batch * call.q_len, kv_rows = call.batch * call.kv_len;
-    const bool extras = e.extra_keys > 0, norms = call.wants_lengths();
-    take(query, kNarrow ? q_rows * e.model_dim : 0);
-    take(key, kNarrow && !call.self ? kv_rows * e.kdim : 0);
-    take(value, kNarrow && !call.self ? kv_rows * e.vdim : 0);
-    take(q, q_rows * e.heads * e.head_dim);
-    take(k, kv_rows * e.kv_heads * e.head_dim);
-    take(v, kv_rows * e.kv_heads * e.value_dim);
-    take(concat, q_rows * e.heads * e.value_dim);
-    take(extra, extras ? q_rows * e.heads * e.value_dim : 0);
-    take(extra_lse, extras ? q_rows * e.heads : 0);
-    take(lse, extras ? q_rows * e.heads : 0);
-    take(lengths, norms ? kv_rows * e.heads : 0);
-    take(extra_length, norms ? e.extra_keys * e.heads : 0);
-    take(products, norms ? product_lines(call) * length_workers(call) : 0);
-    take(output, kNarrow ? q_rows * e.out_dim : 0);
-  }
-
-  static std::size_t bytes(const LayerCall<T>& call) {
-    std::size_t total = attention_need(call);
-    LayerBuffers().each(call, [&](S*&, std::int64_t elements) {
-      total += round_to_line(static_cast<std::size_t>(elements) * sizeof(S));
-    });
-    return total;
-  }
-
-  LayerBuffers() = default;
-  LayerBuffers(Scratch& scratch, const LayerCall<T>& call) : attention_bytes(attention_need(call)) {
-    each(call, [&](S*& place, std::int64_t elements) { place = scratch.take<S>(static_cast<std::size_t>(elements)); });
-    attention = scratch.take<std::byte>(attention_bytes);
-  }
-};
-
+constexpr std::int64_t kRowsTogether = 48;  // rows of a task of an elementwise step
 // One call at work.
 template <class T>
 struct Forward {
@@ -244,6 +164,18 @@ struct Forward {
     });
   }
 
+  void hand_out_norms() const {
+    const View3<S>& norms = call.requests.norms;
+    if (!given(norms) || norms.empty()) return;
+    for (std::int64_t b = 0; b < call.batch; ++b)
+      for (std::int64_t h = 0; h < e.heads; ++h) {
+        const S* const own = at.lengths + (b * e.heads + h) * call.kv_len;
+        for (std::int64_t j = 0; j < call.kv_len; ++j) norms(b, h, j) = own[j];
+        for (std::int64_t j = 0; j < e.extra_keys; ++j)
+          norms(b, h, call.kv_len + j) = at.extra_length[h * e.extra_keys + j];
+      }
+  }
+
   // The request over the keys [first, first + count) of its columns.
   WeightsRequest<S> columns(std::int64_t first, std::int64_t count, View3<const S> lengths) const {
     WeightsRequest<S> w = call.requests.weights;
@@ -255,21 +187,22 @@ struct Forward {
       view = {view.data() + first * view.stride(kLast), extents, view.strides()};
     };
     cut(w.per_head), cut(w.mean), cut(w.norm_weighted);
-    if (call.wants_lengths()) w.norms = lengths;
+    if (given(w.norm_weighted)) w.norms = lengths;
     return w;
+  }
+  StatisticsRequest<S> statistics(View3<const S> lengths) const {
+    StatisticsRequest<S> s = call.requests.statistics;
+    if (s.norm_weighted.any()) s.norms = lengths;
+    return s;
   }
 
   void attend() const {
     AttentionOptions attend_options = call.attention();
     attend_options.scratch = {at.attention, at.attention_bytes};
     const View3<const S> lengths(at.lengths, {call.batch, e.heads, call.kv_len});
-    if (e.extra_keys == 0 && !call.requests.weights.any()) {
-      attention(queries(), keys(), values(), heads_out(at.concat), call.requests.lse, attend_options);
-      return;
-    }
     if (e.extra_keys == 0) {
       attention(queries(), keys(), values(), heads_out(at.concat), call.requests.lse, columns(0, call.kv_len, lengths),
-                attend_options);
+                statistics(lengths), attend_options);
       return;
     }
     // The sink is counted with the keys of the call; the extra ones are seen by every row.
@@ -343,6 +276,7 @@ struct Forward {
     finish_heads(at.q, call.q_len, e.heads, layer.q_norm, call.options.q_positions);
     finish_heads(at.k, call.kv_len, e.kv_heads, layer.k_norm, call.options.k_positions);
     all_lengths();
+    hand_out_norms();
     attend();
     hand_out_heads();
     write_output();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Encoder::forward: embeddings, then layer by layer attention, feed-forward, and the norms of their sums.
 #include <algorithm>
+#include <array>
 #include <cfenv>
 #include <cmath>
 #include <memory>
@@ -69,6 +70,15 @@ class Workspace {
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
 
+  // Lines of a cache, so that what comes after them begins one too.
+  static std::size_t floats_of(std::size_t doubles) {
+    return (doubles * sizeof(double) + kLine - 1) / kLine * kLine / sizeof(float);
+  }
+  std::span<double> take_doubles(std::size_t count) {
+    double* const taken = reinterpret_cast<double*>(next_);
+    next_ += floats_of(count);
+    return {taken, count};
+  }
   MatrixView<float> take(std::int64_t rows, std::int64_t width) {
     const MatrixView<float> taken(next_, {rows, width});
     next_ += rows * width;
@@ -93,6 +103,7 @@ void copy_rows(const MatrixView<float>& from, const MatrixView<float>& to) {
 // One call at work. x: the hidden states; a: what attention, then the feed-forward layer, add to them.
 struct Forward {
   const EncoderCall& call;
+  std::span<double> gates;  // (heads) of the layer at hand, or empty
   MatrixView<float> x, a, middle;
   const EncoderExtents& e = call.encoder.e;
 
@@ -132,8 +143,15 @@ struct Forward {
     options.attention.parallel_for = call.options.parallel_for;
     options.attention.target = call.options.target;
     options.attention.cu_seqlens_q = options.attention.cu_seqlens_k = call.input.cu_seqlens;
+    for (std::size_t head = 0; head < gates.size(); ++head)
+      gates[head] = call.input.gates(static_cast<std::int64_t>(layer), static_cast<std::int64_t>(head));
+    options.gates = gates;
     MultiHeadRequests<float> requests;
     if (!call.requests.weights.empty()) requests.weights = call.requests.weights[layer];
+    if (!call.requests.statistics.empty()) requests.statistics = call.requests.statistics[layer];
+    if (const View3<float>& norms = call.requests.norms; norms.data())
+      requests.norms = {
+          norms.data() + static_cast<std::int64_t>(layer) * norms.stride(0), {1, e.heads, tokens}, norms.strides()};
     call.encoder.layers[layer].attention.forward(View3<const float>(x.data(), {1, tokens, e.model_dim}),
                                                  View3<float>(a.data(), {1, tokens, e.model_dim}), options, requests);
   }
@@ -178,9 +196,12 @@ void Encoder::forward(const EncoderInput& input, MatrixView<float> output, const
   const std::int64_t tokens = call.tokens(), width = state_->e.model_dim;
   if (tokens == 0) return;
   const std::int64_t together = std::min(tokens, kRowsTogether * options.threads);
-  Workspace workspace(static_cast<std::size_t>(2 * tokens * width + together * state_->e.intermediate_dim));
+  const auto gates = static_cast<std::size_t>(input.gates.data() ? state_->e.heads : 0);
+  Workspace workspace(Workspace::floats_of(gates) +
+                      static_cast<std::size_t>(2 * tokens * width + together * state_->e.intermediate_dim));
+  const std::span<double> layer_gates = workspace.take_doubles(gates);
   const MatrixView<float> x = workspace.take(tokens, width), a = workspace.take(tokens, width);
-  Forward{call, x, a, workspace.take(together, state_->e.intermediate_dim)}.run();
+  Forward{call, layer_gates, x, a, workspace.take(together, state_->e.intermediate_dim)}.run();
 }
 
 void mean_pool(MatrixView<const float> hidden, std::span<const std::int64_t> cu_seqlens, bool normalise,
@@ -190,10 +211,10 @@ void mean_pool(MatrixView<const float> hidden, std::span<const std::int64_t> cu_
   check_starts(kName, cu_seqlens, hidden.extent(0));
   const std::int64_t sequences = cu_seqlens.empty() ? 1 : static_cast<std::int64_t>(cu_seqlens.size()) - 1;
   Written to("vectors", vectors);
-  check_written(kName, to, {sequences, width});
+  check_written(kName, to, std::array{sequences, width});
   check_rows(kName, to);
   Written from("hidden", hidden);
-  check_written(kName, from, {hidden.extent(0), width});
+  check_written(kName, from, std::array{hidden.extent(0), width});
   check_rows(kName, from);
   check_apart(kName, to, "hidden", from.begin, from.end);
   check_apart(kName, to, "cu_seqlens", cu_seqlens.data(), cu_seqlens.data() + cu_seqlens.size());

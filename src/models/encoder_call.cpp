@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every rule of a call of Encoder, checked before anything is written.
-#include "models/encoder_call.hpp"
+#include "models/encoder_statistics.hpp"
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <functional>
+#include <limits>
 #include <span>
 
 namespace multihead {
@@ -14,11 +16,6 @@ namespace multihead {
 namespace {
 
 std::string text(std::int64_t value) { return std::to_string(value); }
-
-template <class T, int Rank>
-bool given(const View<T, Rank>& view) {
-  return view.data() || view.extents() != typename View<T, Rank>::Extents{};
-}
 
 void check_between(const char* what, std::int64_t value, std::int64_t low, std::int64_t high) {
   if (value < low || value > high)
@@ -39,34 +36,59 @@ void check_places(const char* what, std::span<const std::int64_t> places, std::i
 void check_request(const EncoderCall& call, const WeightsRequest<float>& w) {
   check_places("a head of weights.heads", w.heads, call.encoder.e.heads);
   for (std::int64_t row : w.rows) check_between("a row of weights.rows", row, 0, call.tokens() - 1);
-  if (given(w.norm_weighted) && w.point != WeightsPoint::normalised)
+  if (is_given(w.norm_weighted) && w.point != WeightsPoint::normalised)
     fail(kEncoder, ErrorCode::bad_option, "weights.norm_weighted is asked for at a point that is not normalised");
-  if (given(w.norms)) fail(kEncoder, ErrorCode::bad_option, "weights.norms is given; the encoder computes them");
+  if (is_given(w.norms)) fail(kEncoder, ErrorCode::bad_option, "weights.norms is given; the encoder computes them");
 }
 
 // Calls visit(view, extents wanted, whether its last axis must be contiguous) for everything that the call writes.
 template <class Visit>
 void each_output(const EncoderCall& call, const Visit& visit) {
-  using Extents = std::initializer_list<std::int64_t>;
   const EncoderExtents& e = call.encoder.e;
   const std::int64_t tokens = call.tokens();
-  visit(Written("output", call.output), Extents{tokens, e.model_dim}, true);
-  if (given(call.requests.hidden_states))
-    visit(Written("hidden_states", call.requests.hidden_states), Extents{e.layers + 1, tokens, e.model_dim}, true);
+  visit(Written("output", call.output), std::array{tokens, e.model_dim}, true);
+  if (is_given(call.requests.hidden_states))
+    visit(Written("hidden_states", call.requests.hidden_states), std::array{e.layers + 1, tokens, e.model_dim}, true);
+  if (is_given(call.requests.norms))
+    visit(Written("norms", call.requests.norms), std::array{e.layers, e.heads, tokens}, false);
+  std::int64_t layer = 0;
+  const auto of_layer = [&](const auto& view, const auto& wanted) {
+    Written written = view;
+    written.layer = layer;
+    visit(written, wanted, false);
+  };
   for (const WeightsRequest<float>& w : call.requests.weights) {
     const std::int64_t heads = w.heads.empty() ? e.heads : static_cast<std::int64_t>(w.heads.size());
     const std::int64_t rows = w.rows.empty() ? tokens : static_cast<std::int64_t>(w.rows.size());
-    if (given(w.per_head)) visit(Written("weights.per_head", w.per_head), Extents{1, heads, rows, tokens}, false);
-    if (given(w.mean)) visit(Written("weights.mean", w.mean), Extents{1, rows, tokens}, false);
-    if (given(w.norm_weighted))
-      visit(Written("weights.norm_weighted", w.norm_weighted), Extents{1, rows, tokens}, false);
+    if (is_given(w.per_head))
+      of_layer(Written("weights.per_head", w.per_head), std::array<std::int64_t, 4>{1, heads, rows, tokens});
+    const std::array<std::int64_t, 3> joined{1, rows, tokens};
+    if (is_given(w.mean)) of_layer(Written("weights.mean", w.mean), joined);
+    if (is_given(w.norm_weighted)) of_layer(Written("weights.norm_weighted", w.norm_weighted), joined);
+    ++layer;
   }
+  layer = 0;
+  for (const StatisticsRequest<float>& s : call.requests.statistics) {
+    each_statistic(call, s, of_layer);
+    ++layer;
+  }
+}
+
+void check_gates(const EncoderCall& call, Written& gates) {
+  if (!is_given(call.input.gates)) return;
+  check_read(kEncoder, gates, std::array{call.encoder.e.layers, call.encoder.e.heads});
+  for (std::int64_t layer = 0; layer < call.encoder.e.layers; ++layer)
+    for (std::int64_t head = 0; head < call.encoder.e.heads; ++head)
+      if (!std::isfinite(call.input.gates(layer, head)))
+        fail(kEncoder, ErrorCode::bad_option, "a gate is not finite; it must be");
 }
 
 // Each output is as it must be, apart from the input and from those before it.
 void check_outputs(const EncoderCall& call) {
+  Written gates("gates", call.input.gates);
+  check_gates(call, gates);
   int index = 0;
-  each_output(call, [&](Written view, std::initializer_list<std::int64_t> wanted, bool rows) {
+  each_output(call, [&](Written view, std::span<const std::int64_t> wanted, bool rows) {
     check_written(kEncoder, view, wanted);
     if (rows) check_rows(kEncoder, view);
     const auto apart = [&](const char* other, const auto& span) {
@@ -74,8 +96,12 @@ void check_outputs(const EncoderCall& call) {
     };
     apart("ids", call.input.ids), apart("cu_seqlens", call.input.cu_seqlens);
     apart("token_types", call.input.token_types);
+    check_apart(kEncoder, view, "gates", gates.begin, gates.end);
+    for (const WeightsRequest<float>& w : call.requests.weights)
+      apart("weights.heads", w.heads), apart("weights.rows", w.rows);
+    for (const StatisticsRequest<float>& s : call.requests.statistics) check_apart_from_statistics(view, s);
     int before = 0;
-    each_output(call, [&](Written other, std::initializer_list<std::int64_t> others, bool) {
+    each_output(call, [&](Written other, std::span<const std::int64_t> others, bool) {
       if (before++ >= index) return;
       check_written(kEncoder, other, others);
       check_apart(kEncoder, view, other.name, other.begin, other.end);
@@ -103,19 +129,45 @@ void check_starts(const char* function, std::span<const std::int64_t> starts, st
          "cu_seqlens ends with " + text(starts.back()) + ", there are " + text(tokens) + " tokens; they must be equal");
 }
 
-void check_written(const char* function, Written& view, std::initializer_list<std::int64_t> wanted) {
-  const auto refuse = [&](const std::string& rule) {
-    fail(function, ErrorCode::shape_mismatch, std::string(view.name) + " " + rule);
-  };
-  if (!std::equal(wanted.begin(), wanted.end(), view.extents.begin(), view.extents.end())) {
+namespace {
+
+[[noreturn]] void refuse(const char* function, const Written& view, const std::string& rule) {
+  fail(function, ErrorCode::shape_mismatch, view.text() + " " + rule);
+}
+
+// The extents are those wanted; whether there are elements, which then are somewhere.
+bool check_extents(const char* function, Written& view, std::span<const std::int64_t> wanted) {
+  const auto fits = [](std::int64_t must, std::int64_t is) { return must == is || (must < 0 && is >= 0); };
+  if (!std::equal(wanted.begin(), wanted.end(), view.extents.begin(), view.extents.end(), fits)) {
     std::string is, must;
     for (std::int64_t extent : view.extents) is += (is.empty() ? "" : ", ") + text(extent);
-    for (std::int64_t extent : wanted) must += (must.empty() ? "" : ", ") + text(extent);
-    refuse("has extents (" + is + "); they must be (" + must + ")");
+    for (std::int64_t extent : wanted) must += (must.empty() ? "" : ", ") + (extent < 0 ? "any" : text(extent));
+    refuse(function, view, "has extents (" + is + "); they must be (" + must + ")");
   }
   view.begin = view.end = view.data;
-  if (std::find(wanted.begin(), wanted.end(), 0) != wanted.end()) return;
-  if (!view.data) refuse("is null; it must point to its elements");
+  if (std::find(view.extents.begin(), view.extents.end(), 0) != view.extents.end()) return false;
+  if (!view.data) refuse(function, view, "is null; it must point to its elements");
+  return true;
+}
+
+// Adds the reach of an axis, in elements, to what lies between the first and the last element, and below data.
+void add_reach(const char* function, const Written& view, std::size_t axis, std::int64_t& span, std::int64_t& below) {
+  std::int64_t reach = 0;
+  if (__builtin_mul_overflow(view.strides[axis], view.extents[axis] - 1, &reach) ||
+      reach == std::numeric_limits<std::int64_t>::min() || __builtin_add_overflow(span, std::abs(reach), &span) ||
+      span > (std::int64_t{1} << 59))
+    refuse(function, view, "has extents and strides beyond the address space");
+  below += std::min<std::int64_t>(reach, 0);
+}
+
+void set_ends(Written& view, std::int64_t span, std::int64_t below) {
+  view.begin = view.data + below * view.size, view.end = view.begin + span * view.size;
+}
+
+}  // namespace
+
+void check_written(const char* function, Written& view, std::span<const std::int64_t> wanted) {
+  if (!check_extents(function, view, wanted)) return;
   // Axes by rising stride: each steps over all that the ones before it span.
   std::array<std::size_t, 4> axes{};
   std::size_t count = 0;
@@ -128,27 +180,29 @@ void check_written(const char* function, Written& view, std::initializer_list<st
   }
   std::int64_t span = 1, below = 0;
   for (std::size_t axis : std::span(axes).first(count)) {
-    const std::int64_t stride = view.strides[axis];
-    std::int64_t reach = 0;
-    if (std::abs(stride) < span) refuse("has strides that put two elements in one place");
-    if (__builtin_mul_overflow(stride, view.extents[axis] - 1, &reach) ||
-        __builtin_add_overflow(span, std::abs(reach), &span) || span > (std::int64_t{1} << 60))
-      refuse("has extents and strides beyond the address space");
-    below += std::min<std::int64_t>(reach, 0);
+    if (std::abs(view.strides[axis]) < span) refuse(function, view, "has strides that put two elements in one place");
+    add_reach(function, view, axis, span, below);
   }
-  view.begin = view.data + below, view.end = view.begin + span;
+  set_ends(view, span, below);
+}
+
+void check_read(const char* function, Written& view, std::span<const std::int64_t> wanted) {
+  if (!check_extents(function, view, wanted)) return;
+  std::int64_t span = 1, below = 0;
+  for (std::size_t axis = 0; axis < view.extents.size(); ++axis) add_reach(function, view, axis, span, below);
+  set_ends(view, span, below);
 }
 
 void check_rows(const char* function, const Written& view) {
   if (view.extents.back() > 1 && view.strides.back() != 1)
     fail(function, ErrorCode::shape_mismatch,
-         std::string(view.name) + " has stride " + text(view.strides.back()) + " on its last axis; it must be 1");
+         view.text() + " has stride " + text(view.strides.back()) + " on its last axis; it must be 1");
 }
 
 void check_apart(const char* function, const Written& view, const char* other, const void* begin, const void* end) {
   const std::less<const void*> before;
   if (begin != end && view.begin != view.end && before(view.begin, end) && before(begin, view.end))
-    fail(function, ErrorCode::shape_mismatch, std::string(view.name) + " overlaps " + other + "; they must be apart");
+    fail(function, ErrorCode::shape_mismatch, view.text() + " overlaps " + other + "; they must be apart");
 }
 
 void EncoderCall::check() const {
@@ -169,11 +223,16 @@ void EncoderCall::check() const {
   for (std::int64_t type : input.token_types) check_between("a token type", type, 0, e.token_types - 1);
   check_between("threads", options.threads, 1, 1 << 16);
   chosen_target(options.target);
-  if (!requests.weights.empty() && static_cast<std::int64_t>(requests.weights.size()) != e.layers)
-    fail(kEncoder, ErrorCode::shape_mismatch,
-         "weights has " + text(static_cast<std::int64_t>(requests.weights.size())) +
-             " requests; it must have one a layer, " + text(e.layers));
+  const auto one_a_layer = [&](const char* name, std::size_t count) {
+    if (count != 0 && static_cast<std::int64_t>(count) != e.layers)
+      fail(kEncoder, ErrorCode::shape_mismatch,
+           std::string(name) + " has " + text(static_cast<std::int64_t>(count)) +
+               " requests; it must have one a layer, " + text(e.layers));
+  };
+  one_a_layer("weights", requests.weights.size());
+  one_a_layer("statistics", requests.statistics.size());
   for (const WeightsRequest<float>& request : requests.weights) check_request(*this, request);
+  for (const StatisticsRequest<float>& request : requests.statistics) check_statistics(*this, request);
   check_outputs(*this);
 }
 

@@ -71,7 +71,7 @@ constexpr std::int64_t kAny = -1;  // an extent that config.json does not say
 // The tensors of the encoder, found by their names after the prefix, and which of them were read.
 class Source {
  public:
-  explicit Source(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {
+  Source(const Checkpoint& checkpoint, Type precision) : checkpoint_(checkpoint), precision_(precision) {
     const StoredTensor* found = nullptr;
     for (const StoredTensor& tensor : checkpoint.tensors()) {
       if (!tensor.name.ends_with(kWords)) continue;
@@ -101,29 +101,41 @@ class Source {
     return *found;
   }
 
+  Elements<float> elements(const StoredTensor& tensor) const {
+    switch (precision_) {
+      case Type::bfloat16:
+        return rounded<BFloat16>(tensor, "BF16");
+      case Type::float16:
+        return rounded<Float16>(tensor, "F16");
+      default:
+        return Elements<float>(tensor);
+    }
+  }
+
   EncoderNorm norm(const std::string& name, std::int64_t width, double eps) {
     const bool old = !has(name + ".weight") && has(name + ".gamma");
-    return {Elements<float>(tensor(name + (old ? ".gamma" : ".weight"), {width})),
-            Elements<float>(tensor(name + (old ? ".beta" : ".bias"), {width})), eps};
+    return {elements(tensor(name + (old ? ".gamma" : ".weight"), {width})),
+            elements(tensor(name + (old ? ".beta" : ".bias"), {width})), eps};
   }
 
   Linear<float> linear(const std::string& name, std::int64_t out, std::int64_t in) {
-    const Elements<float> weight(tensor(name + ".weight", {out, in})), bias(tensor(name + ".bias", {out}));
+    const Elements<float> weight = elements(tensor(name + ".weight", {out, in}));
+    const Elements<float> bias = elements(tensor(name + ".bias", {out}));
     return Linear<float>({weight.values().data(), {out, in}}, WeightOrder::out_in, bias.values());
   }
 
   MultiHeadAttention<float> attention(const Family& family, const std::string& name, std::int64_t model_dim,
                                       std::int64_t heads) {
     std::vector<std::string> names;
-    std::vector<Elements<float>> elements;
+    std::vector<Elements<float>> parts;
     std::vector<NamedTensor<float>> tensors;
-    names.reserve(8), elements.reserve(8);
+    names.reserve(8), parts.reserve(8);
     for (std::string_view part : family.attention)
       for (const auto& [kind, shape] :
            {std::pair{".weight", std::vector{model_dim, model_dim}}, std::pair{".bias", std::vector{model_dim}}}) {
         names.push_back(std::string(part) + kind);
-        elements.emplace_back(tensor(name + names.back(), shape));
-        tensors.push_back({names.back(), elements.back().values().data(), shape});
+        parts.push_back(elements(tensor(name + names.back(), shape)));
+        tensors.push_back({names.back(), parts.back().values().data(), shape});
       }
     return load_layer(family.layout, tensors, {.heads = heads});
   }
@@ -147,10 +159,26 @@ class Source {
  private:
   bool has(const std::string& name) const { return checkpoint_.find(prefix_ + name) != nullptr; }
 
+  template <class T>
+  static Elements<float> rounded(const StoredTensor& tensor, std::string_view dtype) {
+    const Elements<float> exact(tensor);
+    std::vector<T> values;
+    values.reserve(exact.values().size());
+    for (const float value : exact.values()) values.emplace_back(value);
+    return Elements<float>(StoredTensor{tensor.name, dtype, tensor.shape, std::as_bytes(std::span(values))});
+  }
+
   const Checkpoint& checkpoint_;
+  Type precision_;
   std::string prefix_;
   std::set<std::string_view> read_;
 };
+
+void check_options(const EncoderOptions& options) {
+  if (options.precision != Type::float32 && options.precision != Type::bfloat16 && options.precision != Type::float16)
+    refuse(ErrorCode::bad_option,
+           "precision is " + std::string(type_name(options.precision)) + "; it must be float32, bfloat16 or float16");
+}
 
 // What config.json must say of an encoder of any family.
 void check_config(const ModelConfig& config) {
@@ -186,17 +214,18 @@ EncoderLayer read_layer(Source& source, const Family& family, const ModelConfig&
 
 }  // namespace
 
-Encoder::Encoder(const ModelConfig& config, const Checkpoint& checkpoint) {
+Encoder::Encoder(const ModelConfig& config, const Checkpoint& checkpoint, const EncoderOptions& options) {
   const Family& family =
       named(kFamilies, config.model_type, "model_type", [](const Family& f) { return f.model_type; });
   check_config(config);
+  check_options(options);
   const Activation activation =
       named(kActivations, config.activation.empty() ? "gelu" : config.activation, "hidden_act", [](const auto& entry) {
         return entry.first;
       }).second;
   // DistilBERT's configuration has no such field.
   const double eps = family.layout == "distilbert" ? 1e-12 : config.norm_eps.value_or(1e-12);
-  Source source(checkpoint);
+  Source source(checkpoint, options.precision);
   const std::int64_t width = config.model_dim;
   const StoredTensor& words = source.tensor(std::string(kWords), {config.vocab_size.value_or(kAny), width});
   const StoredTensor& positions =
@@ -219,17 +248,17 @@ Encoder::Encoder(const ModelConfig& config, const Checkpoint& checkpoint) {
       config.layers, config.heads, config.head_dim, width, intermediate, words.shape[0], types ? types->shape[0] : 1,
       max_tokens};
   std::optional<Elements<float>> type_elements;
-  if (types) type_elements.emplace(*types);
+  if (types) type_elements.emplace(source.elements(*types));
   std::vector<EncoderLayer> layers;
   for (std::int64_t layer = 0; layer < config.layers; ++layer)
     layers.push_back(read_layer(source, family, config, layer, intermediate, eps));
   state_ = std::make_shared<const State>(State{
-      checkpoint, e, activation, pad, Elements<float>(words), Elements<float>(positions), std::move(type_elements),
+      checkpoint, e, activation, pad, source.elements(words), source.elements(positions), std::move(type_elements),
       source.norm("embeddings.LayerNorm", width, eps), std::move(layers), source.unused(family)});
 }
 
-Encoder::Encoder(const std::filesystem::path& folder)
-    : Encoder(read_config(folder / "config.json"), Checkpoint(folder)) {}
+Encoder::Encoder(const std::filesystem::path& folder, const EncoderOptions& options)
+    : Encoder(read_config(folder / "config.json"), Checkpoint(folder), options) {}
 
 const EncoderExtents& Encoder::extents() const noexcept { return state_->e; }
 

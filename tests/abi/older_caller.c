@@ -36,10 +36,14 @@ static int attends(void) {
   MADE(mh_run_options, run);
   MADE(mh_attention_options, options);
   MADE(mh_weights_request, weights);
+  MADE(mh_row_statistics, rows);
+  MADE(mh_statistics_request, statistics);
   MADE(mh_attention_shape, shape);
   MADE(mh_attention_plan, plan);
+  statistics.plain = &rows;
   shape.q_len = shape.kv_len = shape.head_dim = shape.value_dim = 2;
   return check(mh_get_info(&info)) && check(mh_attention(&q, &q, &q, &out, NULL, &weights, &options)) &&
+         check(mh_attention_statistics(&q, &q, &q, &out, NULL, NULL, &statistics, &options)) &&
          check(mh_self_attention(&X, &X, &X, &X, &output, NULL, &run)) &&
          check(mh_attention_scratch_bytes(&shape, &options, 0, &bytes)) && check(mh_explain(&shape, &options, &plan));
 }

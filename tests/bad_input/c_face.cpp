@@ -68,6 +68,34 @@ Outcome attention(Problem& problem) {
                               problem.tensor("lse"), nullptr, &options));
 }
 
+Outcome statistics(Problem& problem) {
+  const mh_run_options run = run_of(problem);
+  const mh_attention_options options = options_of(problem, run);
+  const Json& call = problem.call();
+  mh_row_statistics plain, weighted;
+  mh_row_statistics_init(&plain, sizeof plain);
+  mh_row_statistics_init(&weighted, sizeof weighted);
+  plain.entropy = problem.tensor("entropy");
+  plain.offset_mass = problem.tensor("offset_mass");
+  plain.key_mass = problem.tensor("key_mass");
+  plain.duplicate_mass = problem.tensor("duplicate_mass");
+  plain.top_keys = problem.tensor("top_keys");
+  plain.map = problem.tensor("map");
+  weighted.entropy = problem.tensor("weighted");
+  mh_statistics_request request;
+  mh_statistics_request_init(&request, sizeof request);
+  request.offsets = problem.list(call, "offsets", MH_INT64);
+  request.keys = problem.list(call, "keys", MH_INT64);
+  request.q_tokens = problem.list(call, "q_tokens", MH_INT64);
+  request.kv_tokens = problem.list(call, "kv_tokens", MH_INT64);
+  request.norms = problem.tensor("norms");
+  request.bin = call.value("bin", std::int64_t{0});
+  request.plain = &plain;
+  request.norm_weighted = &weighted;
+  return outcome(mh_attention_statistics(problem.tensor("q"), problem.tensor("k"), problem.tensor("v"),
+                                         problem.tensor("out"), nullptr, nullptr, &request, &options));
+}
+
 Outcome multi_head_attention(Problem& problem) {
   const mh_run_options run = run_of(problem);
   return outcome(mh_multi_head_attention(problem.tensor("X"), problem.tensor("Wq"), problem.tensor("Wk"),
@@ -140,6 +168,7 @@ Outcome encoder(Problem& problem) {
   call.ids = problem.list(problem.call(), "ids", MH_INT64);
   call.cu_seqlens = problem.list(problem.call(), "cu_seqlens", MH_INT64);
   call.token_types = problem.list(problem.call(), "token_types", MH_INT64);
+  call.gates = problem.list(problem.call(), "gates", MH_FLOAT64);
   return outcome(mh_encoder_forward(opened, &call, problem.tensor("output"), &run));
 }
 
@@ -152,6 +181,7 @@ Outcome run_c(const std::string& call, Problem& problem) {
     if (status != MH_OK) return outcome(status);
   }
   if (call == "attention") return attention(problem);
+  if (call == "statistics") return statistics(problem);
   if (call == "multi_head_attention") return multi_head_attention(problem);
   if (call == "layer") return layer(problem);
   if (call == "explain") return explain(problem);

@@ -151,6 +151,34 @@ std::span<const float> given_list(const Problem& problem, const char* name) {
   return {values.data(), static_cast<std::size_t>(values.extent(0))};
 }
 
+template <class T, int Rank>
+View<T, Rank> asked(const Problem& problem, const char* name) {
+  return problem.tensor(name) ? view<T, Rank>(problem, name) : View<T, Rank>();
+}
+
+void statistics(Problem& problem) {
+  const Json& call = problem.call();
+  StatisticsRequest<float> request;
+  request.offsets = list<std::int64_t>(problem, call, "offsets", MH_INT64);
+  request.keys = list<std::int64_t>(problem, call, "keys", MH_INT64);
+  request.q_tokens = matrix(problem, call, "q_tokens");
+  request.kv_tokens = matrix(problem, call, "kv_tokens");
+  request.bin = call.value("bin", std::int64_t{0});
+  request.norms = given<3>(problem, "norms");
+  request.plain.entropy = asked<float, 3>(problem, "entropy");
+  request.plain.offset_mass = asked<float, 4>(problem, "offset_mass");
+  request.plain.key_mass = asked<float, 4>(problem, "key_mass");
+  request.plain.duplicate_mass = asked<float, 3>(problem, "duplicate_mass");
+  request.plain.map = asked<float, 4>(problem, "map");
+  request.norm_weighted.entropy = asked<float, 3>(problem, "weighted");
+  if (const mh_tensor* const top = problem.tensor("top_keys"))
+    request.plain.top_keys = {static_cast<std::int64_t*>(top->data),
+                              {top->shape[0], top->shape[1], top->shape[2], top->shape[3]}};
+  multihead::attention(view<const float, 4>(problem, "q"), view<const float, 4>(problem, "k"),
+                       view<const float, 4>(problem, "v"), view<float, 4>(problem, "out"), View3<float>{},
+                       WeightsRequest<float>{}, request, options_of(problem));
+}
+
 void layer(Problem& problem) {
   const Json& call = problem.call();
   MultiHeadSpec spec;
@@ -206,11 +234,14 @@ void encoder(Problem& problem) {
   input.ids = list<std::int64_t>(problem, problem.call(), "ids", MH_INT64);
   input.cu_seqlens = list<std::int64_t>(problem, problem.call(), "cu_seqlens", MH_INT64);
   input.token_types = list<std::int64_t>(problem, problem.call(), "token_types", MH_INT64);
+  if (const mh_tensor* const gates = problem.list(problem.call(), "gates", MH_FLOAT64))
+    input.gates = {static_cast<const double*>(gates->data), {gates->shape[0], gates->shape[1]}};
   opened.forward(input, view<float, 2>(problem, "output"), options);
 }
 
 void called(const std::string& call, Problem& problem) {
   if (call == "attention") return attention(problem);
+  if (call == "statistics") return statistics(problem);
   if (call == "multi_head_attention") return multi_head_attention(problem);
   if (call == "layer") return layer(problem);
   if (call == "explain") return explain(problem);

@@ -57,7 +57,9 @@ TEST(CEncoder, ForwardHasTheBitsOfCpp) {
     };
     const auto cpp_weights = requests(same);
     EncoderRequests cpp_asked;
-    if (asks) cpp_asked = {states(same), cpp_weights};
+    std::vector<float> norms(2 * 3 * ids.size(), 77), same_norms = norms;
+    const View3<float>::Extents norms_extents{2, 3, static_cast<std::int64_t>(ids.size())};
+    if (asks) cpp_asked = {states(same), cpp_weights, {}, {same_norms.data(), norms_extents}};
     wanted.forward({ids, starts, types}, by_cpp, {.threads = 2}, cpp_asked);
 
     const auto c_requests = requests(memory);
@@ -67,11 +69,13 @@ TEST(CEncoder, ForwardHasTheBitsOfCpp) {
     mh_encoder_call call;
     mh_encoder_call_init(&call, sizeof call);
     call.ids = &c_ids, call.cu_seqlens = &c_starts, call.token_types = &c_types;
-    if (asks) call.hidden_states = &hidden, call.weights = both, call.weights_count = 2;
+    const mh_tensor c_norms = c_face::tensor_of(View3<float>(norms.data(), norms_extents));
+    if (asks) call.hidden_states = &hidden, call.weights = both, call.weights_count = 2, call.norms = &c_norms;
     const c_face::Run run({.threads = 2});
     ASSERT_EQ(mh_encoder_forward(handle.encoder, &call, &to, &run.run), MH_OK) << mh_last_error_message();
     EXPECT_EQ(output, by_cpp);
     EXPECT_EQ(memory, same);
+    EXPECT_EQ(norms, same_norms);
   }
   mh_encoder_extents extents;
   mh_encoder_extents_init(&extents, sizeof extents);
@@ -82,6 +86,52 @@ TEST(CEncoder, ForwardHasTheBitsOfCpp) {
             (std::array{e.layers, e.heads, e.head_dim, e.model_dim, e.intermediate_dim, e.vocab_size, e.token_types,
                         e.max_tokens}));
   EXPECT_EQ(extents.texts, 0);
+}
+
+// Statistics of two layers, and gates.
+TEST(CEncoder, StatisticsHaveTheBitsOfCpp) {
+  const Folder at;
+  const Handle handle(at);
+  const Encoder wanted(at.path());
+  std::vector<std::int64_t> ids{2, 5, 6, 3, 2, 9, 9, 3, 3}, starts{0, 4, 9}, offsets{-1, 0};
+  const std::vector<double> gates{1, 0.5, -1, 2, 1, 0};
+  const mh_tensor c_ids = list(ids), c_starts = list(starts);
+  const MatrixView<const double> gate_view(gates.data(), {2, 3});
+  const mh_tensor c_gates = c_face::tensor_of(gate_view);
+  const auto bits = [&](const auto& run) {
+    Matrix<float> output(9, 15);
+    std::vector<float> memory(2 * 27 * 4, 77);
+    std::vector<StatisticsRequest<float>> asked(2);
+    for (std::size_t l = 0; l < 2; ++l) {
+      float* const first = memory.data() + l * 27 * 4;
+      asked[l].offsets = offsets;
+      asked[l].plain.entropy = {first, {1, 3, 9}};
+      asked[l].plain.offset_mass = {first + 27, {1, 3, 9, 2}};
+      asked[l].norm_weighted.entropy = {first + 81, {1, 3, 9}};
+    }
+    run(output, asked);
+    const View<const float, 1> all(memory.data(), {static_cast<std::int64_t>(memory.size())});
+    return hash_bits(all, hash_bits(MatrixView<const float>(output)));
+  };
+  EXPECT_EQ(bits([&](Matrix<float>& output, const auto& asked) {
+              const c_face::Statistics<float> first(asked[0]), second(asked[1]);
+              const mh_statistics_request* const both[] = {&first.request, &second.request};
+              const mh_tensor to = c_face::tensor_of(MatrixView<float>(output));
+              mh_encoder_call call;
+              mh_encoder_call_init(&call, sizeof call);
+              call.ids = &c_ids, call.cu_seqlens = &c_starts, call.gates = &c_gates;
+              call.statistics = both, call.statistics_count = 2;
+              ASSERT_EQ(mh_encoder_forward(handle.encoder, &call, &to, nullptr), MH_OK) << mh_last_error_message();
+              call.statistics_count = 1;
+              EXPECT_EQ(mh_encoder_forward(handle.encoder, &call, &to, nullptr), MH_SHAPE_MISMATCH);
+              EXPECT_EQ(mh_last_error_message(),
+                        std::string("Encoder: statistics_count is 1, layers is 2; they must be equal"));
+              call.statistics_count = 0;
+              EXPECT_EQ(mh_encoder_forward(handle.encoder, &call, &to, nullptr), MH_BAD_ARGUMENT);
+            }),
+            bits([&](Matrix<float>& output, const auto& asked) {
+              wanted.forward({.ids = ids, .cu_seqlens = starts, .gates = gate_view}, output, {}, {.statistics = asked});
+            }));
 }
 
 TEST(CEncoder, TextsAreThoseOfCpp) {

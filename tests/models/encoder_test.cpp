@@ -205,6 +205,33 @@ TEST(Encoder, NamesMayVary) {
   EXPECT_EQ(unused, (std::vector<std::string>{"cls.predictions.bias", "some.bert.pooler.dense.weight"}));
 }
 
+TEST(Encoder, GatesScaleHeadsInBits) {
+  for (const char* family : {"bert", "distilbert"}) {
+    TinyModel model(family, 9);
+    const Batch batch(model, {6, 11});
+    const TemporaryFolder folder, other;
+    model.write(folder);
+    const Encoder encoder(folder.path());
+    // Axes turned around and layers apart; the second layer's first head is off, its second halved.
+    std::vector<double> gates(10, 1);
+    gates[1] = 0, gates[5] = 0.5;
+    EncoderInput input = batch.input();
+    input.gates = {gates.data(), {model.layers, model.heads}, {1, 4}};
+    const std::string out = family == std::string("bert") ? "encoder.layer.1.attention.output.dense.weight"
+                                                          : "transformer.layer.1.attention.out_lin.weight";
+    TinyTensor& weight = model.tensors.at(out);
+    for (std::int64_t row = 0; row < model.width; ++row)
+      for (std::int64_t c = 0; c < 10; ++c)
+        weight.values[static_cast<std::size_t>(row * model.width + c)] *= c < 5 ? 0.0f : 0.5f;
+    model.write(other);
+    const Result plain = run(encoder, batch.input()), gated = run(encoder, input);
+    EXPECT_NE(plain.output, gated.output);
+    EXPECT_EQ(gated.output, run(Encoder(other.path()), batch.input()).output) << family;
+    gates[1] = gates[5] = 1;
+    EXPECT_EQ(plain.output, run(encoder, input).output) << "gates of 1";
+  }
+}
+
 TEST(Encoder, NoTokensAreNothing) {
   const TinyModel model("distilbert");
   const TemporaryFolder folder;

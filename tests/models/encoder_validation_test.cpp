@@ -2,6 +2,8 @@
 // Every rule of a call of Encoder and of mean_pool.
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "models/tiny_model.hpp"
 #include "refusals.hpp"
 
@@ -14,8 +16,11 @@ struct EncoderArena {
   std::vector<float> floats = std::vector<float>(20000, 0.5f);
   MatrixView<float> output{floats.data(), {7, 15}};
   View3<float> states{floats.data() + 1000, {3, 7, 15}};
+  View3<float> norms{floats.data() + 8000, {2, 3, 7}};
   std::vector<WeightsRequest<float>> weights = std::vector<WeightsRequest<float>>(2);
   std::vector<std::int64_t> places{0, 2};
+  std::vector<double> gate = std::vector<double>(8, 1);
+  MatrixView<const double> gates{gate.data(), {2, 3}, {4, 1}};
   LayerOptions options;
 
   EncoderArena() {
@@ -27,8 +32,8 @@ struct EncoderArena {
   }
   EncoderArena(const EncoderArena&) = delete;
   void run(const Encoder& encoder) const {
-    encoder.forward({.ids = ids, .cu_seqlens = starts, .token_types = types}, output, options,
-                    {.hidden_states = states, .weights = weights});
+    encoder.forward({.ids = ids, .cu_seqlens = starts, .token_types = types, .gates = gates}, output, options,
+                    {.hidden_states = states, .weights = weights, .norms = norms});
   }
 };
 using A = EncoderArena;
@@ -54,6 +59,31 @@ std::vector<Case<A>> input_cases() {
       {"threads_0", [](A& a) { a.options.threads = 0; }, kOption, {"threads is 0", "1 to 65536"}},
       {"threads_vast", [](A& a) { a.options.threads = 70000; }, kOption, {"threads is 70000"}},
       foreign_target<A>(),
+      {"gates_heads",
+       [](A& a) {
+         a.gates = {a.gate.data(), {2, 4}};
+       },
+       kShape,
+       {"gates has extents (2, 4)", "must be (2, 3)"}},
+      {"gates_null",
+       [](A& a) {
+         a.gates = {nullptr, {2, 3}, {3, 1}};
+       },
+       kShape,
+       {"gates is null"}},
+      {"gates_far",
+       [](A& a) {
+         a.gates = {a.gate.data(), {2, 3}, {kHuge << 22, 1}};
+       },
+       kShape,
+       {"gates has extents and strides beyond the address space"}},
+      {"gate_infinite", [](A& a) { a.gate[6] = -std::numeric_limits<double>::infinity(); }, kOption, {"a gate is not"}},
+      {"gates_overlapped",
+       [](A& a) {
+         a.gates = {reinterpret_cast<const double*>(a.output.data()) + 5, {2, 3}, {-1, 0}};
+       },
+       kShape,
+       {"output overlaps gates"}},
   };
 }
 
@@ -108,6 +138,48 @@ std::vector<Case<A>> output_cases() {
        },
        kShape,
        {"output overlaps ids"}},
+  };
+}
+
+std::vector<Case<A>> norms_cases() {
+  return {
+      {"norms_layers",
+       [](A& a) {
+         a.norms = {a.floats.data() + 8000, {3, 3, 7}};
+       },
+       kShape,
+       {"norms has extents (3, 3, 7)", "(2, 3, 7)"}},
+      {"norms_null",
+       [](A& a) {
+         a.norms = {static_cast<float*>(nullptr), {2, 3, 7}};
+       },
+       kShape,
+       {"norms is null"}},
+      {"norms_folded",
+       [](A& a) {
+         a.norms = {a.floats.data() + 8000, {2, 3, 7}, {21, 6, 1}};
+       },
+       kShape,
+       {"norms has strides that put two elements in one place"}},
+      {"norms_on_states",
+       [](A& a) {
+         a.norms = {a.floats.data() + 1300, {2, 3, 7}};
+       },
+       kShape,
+       {"norms overlaps hidden_states"}},
+      {"weights_on_norms",
+       [](A& a) {
+         a.norms = {a.floats.data() + 2100, {2, 3, 7}};
+       },
+       kShape,
+       {"weights.per_head overlaps norms"}},
+      {"norms_on_heads",
+       [](A& a) {
+         a.weights[1].heads = a.places, a.weights[1].per_head = {a.floats.data() + 3000, {1, 2, 7, 7}};
+         a.norms = {reinterpret_cast<float*>(a.places.data()) - 40, {2, 3, 7}};
+       },
+       kShape,
+       {"norms overlaps weights.heads"}},
   };
 }
 
@@ -172,6 +244,7 @@ TEST_P(AtEncoder, Refused) {
 INSTANTIATE_TEST_SUITE_P(Inputs, AtEncoder, ::testing::ValuesIn(input_cases()), name_of);
 INSTANTIATE_TEST_SUITE_P(Outputs, AtEncoder, ::testing::ValuesIn(output_cases()), name_of);
 INSTANTIATE_TEST_SUITE_P(Weights, AtEncoder, ::testing::ValuesIn(weights_cases()), name_of);
+INSTANTIATE_TEST_SUITE_P(Norms, AtEncoder, ::testing::ValuesIn(norms_cases()), name_of);
 
 TEST(EncoderValidation, MeanPool) {
   std::vector<float> values(60, 0.5f);

@@ -120,6 +120,22 @@ def attention(whole, made):
     return multihead.attention(made["q"], made["k"], made["v"], out=made["out"], **keywords(whole, made))
 
 
+def statistics(whole, made):
+    call, tensors = whole["call"], whole["tensors"]
+    entropy = {"shape": tensors["q"]["shape"][:3], "output": True}
+    if tensors["entropy"] != entropy or "norms" in made and "weighted" not in tensors:
+        raise CannotBeSaid("the arrays are made by the call")
+    tokens = (call["q_tokens"], call["kv_tokens"]) if "q_tokens" in call else None
+    if "duplicate_mass" in tensors and tokens is None:
+        raise CannotBeSaid("without tokens none is asked for")
+    top = tensors["top_keys"]["shape"][-1] if "top_keys" in tensors else 1
+    request = multihead.StatisticsRequest(call["offsets"], call.get("keys", ()), tokens=tokens, top=top,
+                                          bin=call.get("bin", 0), norms=made.get("norms"),
+                                          norm_weighted="weighted" in tensors)
+    return multihead.attention(made["q"], made["k"], made["v"], out=made["out"], return_statistics=request,
+                               **keywords(whole, made))
+
+
 def multi_head_attention(whole, made):
     return multihead.multi_head_attention(made["X"], made["Wq"], made["Wk"], made["Wv"], made["Wo"],
                                           whole["call"]["num_heads"], out=made["output"], **whole.get("run", {}))
@@ -140,6 +156,10 @@ def explain(whole, made):
     return multihead.explain(**whole["call"], **keywords(whole, made))
 
 
+def gates_of(call):
+    return [[number(gate) for gate in row] for row in call["gates"]] if "gates" in call else None
+
+
 def encoder(whole, made):
     output = whole["tensors"]["output"]
     if output["shape"][1] != 8 or "type" in output or "absent" in output:
@@ -148,10 +168,10 @@ def encoder(whole, made):
     with tempfile.TemporaryDirectory() as models:
         faces.write_models(pathlib.Path(models))
         opened = multihead.Encoder(pathlib.Path(models) / call["folder"])
-        return opened(call["ids"], call.get("cu_seqlens"), call.get("token_types"), **whole.get("run", {}))
+        return opened(call["ids"], call.get("cu_seqlens"), call.get("token_types"), gates=gates_of(call), **whole.get("run", {}))
 
 
-CALLS = {"attention": attention, "multi_head_attention": multi_head_attention, "layer": layer, "explain": explain,
+CALLS = {"attention": attention, "statistics": statistics, "multi_head_attention": multi_head_attention, "layer": layer, "explain": explain,
          "encoder": encoder}
 
 

@@ -95,6 +95,9 @@ class Layer(unittest.TestCase):
                                    bias_v=draw(KV_HEADS * HEAD_DIM, dtype=np.float64), **self.w)
         found = layer(self.x, return_weights=WeightsRequest(rows=[0]))[1]
         self.assertEqual(found.shape, (2, HEADS, 1, LENGTH + 2))
+        norms = layer(self.x, return_norms=True)[1]
+        self.assertEqual(norms.shape, (2, HEADS, LENGTH + 2))
+        np.testing.assert_array_equal(norms[:, :, -1], 0)  # the zero value
         self.assertEqual(layer.extents, Extents("float64", MODEL_DIM, MODEL_DIM, MODEL_DIM, HEADS, KV_HEADS, HEAD_DIM, HEAD_DIM,
                                                 OUT_DIM, 2))
 

@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Union, overload
 
 from . import _core
-from ._types import Array, AttentionOptions, Causal, Integers, Layout, Numbers, RelativeBias, Target, Weights
+from ._statistics import Statistics, query_offset_of
+from ._types import (Array, AttentionOptions, Causal, Integers, Layout, Numbers, RelativeBias, StatisticsAsked,
+                     StatisticsRequest, Target, Weights, WeightsRequest)
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import TypeAlias, Unpack
+
+_Wanted: TypeAlias = "Union[Literal[True], StatisticsRequest]"
+_WeightsWanted: TypeAlias = "Union[Literal[True, 'mean'], WeightsRequest]"
 
 
 def self_attention(X: Array, Wq: Array, Wk: Array, Wv: Array, *, threads: int | None = None,
@@ -44,6 +49,29 @@ def multi_head_attention(X: Array, Wq: Array, Wk: Array, Wv: Array, Wo: Array, n
     return _core.multi_head_attention(X, Wq, Wk, Wv, Wo, (num_heads, out, return_weights, threads, target))
 
 
+# What comes back with statistics: (out, statistics), and lse and weights between them where they are asked for.
+@overload
+def attention(q: Array, k: Array, v: Array, *, return_statistics: _Wanted, return_lse: Literal[False] = False,
+              return_weights: Literal[False] | None = None, layout: Layout = "bhsd", out: Array | None = None,
+              **options: Unpack[AttentionOptions]) -> tuple[Any, Statistics]: ...
+@overload
+def attention(q: Array, k: Array, v: Array, *, return_statistics: _Wanted, return_lse: Literal[True],
+              return_weights: Literal[False] | None = None, layout: Layout = "bhsd", out: Array | None = None,
+              **options: Unpack[AttentionOptions]) -> tuple[Any, Any, Statistics]: ...
+@overload
+def attention(q: Array, k: Array, v: Array, *, return_statistics: _Wanted, return_lse: Literal[False] = False,
+              return_weights: _WeightsWanted, layout: Layout = "bhsd", out: Array | None = None,
+              **options: Unpack[AttentionOptions]) -> tuple[Any, Any, Statistics]: ...
+@overload
+def attention(q: Array, k: Array, v: Array, *, return_statistics: _Wanted, return_lse: Literal[True],
+              return_weights: _WeightsWanted, layout: Layout = "bhsd", out: Array | None = None,
+              **options: Unpack[AttentionOptions]) -> tuple[Any, Any, Any, Statistics]: ...
+@overload
+def attention(q: Array, k: Array, v: Array, *, return_statistics: bool | None = None, return_lse: bool = False,
+              return_weights: Weights = None, layout: Layout = "bhsd", out: Array | None = None,
+              **options: Unpack[AttentionOptions]) -> Any: ...
+
+
 def attention(q: Array, k: Array, v: Array, *, layout: Layout = "bhsd", causal: Causal = False,
               query_offset: int | Integers | None = None,
               window: int | tuple[int | None, int | None] | None = None, lengths: Integers | None = None,
@@ -52,7 +80,8 @@ def attention(q: Array, k: Array, v: Array, *, layout: Layout = "bhsd", causal: 
               drop_mask: Array | None = None, bias: Array | None = None, alibi_slopes: Numbers | None = None,
               relative_bias: Array | RelativeBias | None = None, softcap: float = 0.0, sinks: Numbers | None = None,
               scale: float | None = None, return_lse: bool = False, return_weights: Weights = None,
-              threads: int | None = None, target: Target | str | None = None, out: Array | None = None) -> Any:
+              return_statistics: StatisticsAsked = None, threads: int | None = None, target: Target | str | None = None,
+              out: Array | None = None) -> Any:
     """softmax(bias + cap(q k^T * scale), over the keys a row sees) v, head by head.
 
     layout "bhsd":  q (batch, heads, q_len, head_dim)   k (batch, kv_heads, kv_len, head_dim)
@@ -64,11 +93,13 @@ def attention(q: Array, k: Array, v: Array, *, layout: Layout = "bhsd", causal: 
     float32, float64, bfloat16 (PyTorch, ml_dtypes) or float16, the same for all; any strides, the last axis contiguous;
     nothing is copied. Results are arrays of the kind that q is: PyTorch's for tensors, otherwise NumPy's.
 
-    Returns out; with return_lse and return_weights (out, lse), (out, weights) or (out, lse, weights).
+    Returns out; with requests a tuple (out, lse, weights, statistics) of those that were asked for.
       lse      (batch, heads, q_len) in either layout: the logarithm of the sum of exp of a row's scores; float32, float64
                for float64
       weights  return_weights=True: (batch, heads, q_len, kv_len) of lse's type; "mean": their mean over the heads
                (batch, q_len, kv_len); or a WeightsRequest
+      statistics return_statistics=True or a StatisticsRequest: Statistics of each row's weights, gathered while its keys
+               pass, in memory linear in length; they change no bit of the other results
 
     Every option composes with every other; a key is seen by a row when all of them let it be seen. A row that sees no
     key gives zeros and lse -inf.
@@ -105,7 +136,11 @@ def attention(q: Array, k: Array, v: Array, *, layout: Layout = "bhsd", causal: 
         "cu_seqlens": cu_seqlens, "segments": segments, "keep_mask": keep_mask, "drop_mask": drop_mask, "bias": bias,
         "alibi_slopes": alibi_slopes, "relative_bias": relative_bias, "softcap": softcap, "sinks": sinks, "scale": scale,
         "threads": threads, "target": target}
-    return _core.attention(q, k, v, (layout, out, return_lse, return_weights), options)
+    results = _core.attention(q, k, v, (layout, out, return_lse, return_weights, return_statistics), options)
+    if return_statistics is None or return_statistics is False:
+        return results
+    *others, found = results
+    return (*others, Statistics(found, query_offset_of(options, *found["extents"][2:])))
 
 
 def attention_weights(q: Array, k: Array, lse: Array | None = None, *, layout: Layout = "bhsd", weights: Weights = True,

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
 from . import _core
-from ._types import Integers, Target, Weights
+from ._statistics import Statistics
+from ._types import Integers, Numbers, StatisticsAsked, Target, Weights
 
 
 class Token(NamedTuple):
@@ -87,18 +88,29 @@ class Encoder:
 
     def __call__(self, ids: Integers, cu_seqlens: Integers | None = None, token_types: Integers | None = None, *,
                  return_hidden_states: bool = False, return_weights: Weights | list[Weights] = None,
-                 threads: int | None = None, target: Target | str | None = None) -> Any:
-        """The states after the last layer (tokens, model_dim) float32; with requests (output, hidden states, weights).
+                 return_norms: bool = False, return_statistics: StatisticsAsked | list[StatisticsAsked] = None,
+                 gates: Numbers | None = None, threads: int | None = None, target: Target | str | None = None) -> Any:
+        """The states after the last layer (tokens, model_dim) float32; with requests (output, hidden states, weights,
+        norms, statistics) of those that were asked for.
 
         ids (tokens) of sequences packed one after the other; cu_seqlens (sequences + 1) their starts and the end, None:
         one sequence; token_types (tokens), None: zeros.
         return_hidden_states   (layers + 1, tokens, model_dim): the embeddings, then after each layer
         return_weights         one array a layer: True (heads, tokens, tokens), "mean" (tokens, tokens), a WeightsRequest, or
                                a list of these, one a layer, None for a layer without; keys of other sequences weigh 0
+        return_norms           (layers, heads, tokens), as MultiHeadAttention gives them: what norm_weighted is weighted with
+        return_statistics      one Statistics a layer, heads by heads: True, a StatisticsRequest, or a list of these; keys
+                               and tokens count along all tokens for received and top_keys, otherwise from a sequence's first
+        gates                  (layers, heads) multiplied onto the heads' outputs: 0 takes a head out
         Raises TypeError and ValueError (an id that is none, a sequence that is too long); then nothing was written.
         """
-        return self._encoder.forward(
-            ids, (cu_seqlens, token_types, return_hidden_states, return_weights, threads, target))
+        wants = (cu_seqlens, token_types, return_hidden_states, return_weights, threads, target, gates, return_statistics,
+                 return_norms)
+        results = self._encoder.forward(ids, wants)
+        if return_statistics is None or return_statistics is False:
+            return results
+        *others, found = results
+        return (*others, tuple(None if layer is None else Statistics(layer) for layer in found))
 
     def __repr__(self) -> str:
         extents = self.extents

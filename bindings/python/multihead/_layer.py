@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypedDict
 
 from . import _core
-from ._types import Array, AttentionOptions, DType, Integers, Numbers, Weights
+from ._statistics import Statistics, query_offset_of
+from ._types import Array, AttentionOptions, DType, Integers, Numbers, StatisticsAsked, Weights
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -126,8 +127,9 @@ class MultiHeadAttention:
     def __call__(self, query: Array, key: Array | None = None, value: Array | None = None, *,
                  q_positions: Integers | None = None, k_positions: Integers | None = None, gates: Numbers | None = None,
                  return_lse: bool = False, return_weights: Weights = None, return_heads: bool = False,
-                 out: Array | None = None, **options: Unpack[AttentionOptions]) -> Any:
-        """The output; with requests a tuple (output, lse, weights, heads) of those that were asked for.
+                 return_norms: bool = False, return_statistics: StatisticsAsked = None, out: Array | None = None,
+                 **options: Unpack[AttentionOptions]) -> Any:
+        """The output; with requests a tuple (output, lse, weights, heads, norms, statistics) of those that were asked for.
 
         query (batch, q_len, model_dim)   key (batch, kv_len, kdim)   value (batch, kv_len, vdim)
         output (batch, q_len, out_dim)    all of the weights' type; all without the axis of the batch: a batch of one
@@ -137,12 +139,19 @@ class MultiHeadAttention:
         return_lse     (batch, heads, q_len)
         return_weights as attention() has it; kv_len counts the extra keys, which come last
         return_heads   (batch, heads, q_len, value_dim) before gates and out
+        return_norms   (batch, heads, kv_len), extra keys last: |gate| x the length of a key's value after its head's rows
+                       of the out weight; one head's weights times them are its norm-weighted ones
+        return_statistics  as attention() has it, not with extra keys; the layer computes the norms of norm_weighted
         options        those of attention() but layout; masks and lists do not count the extra keys
         Raises TypeError, ValueError and MemoryError as attention() does; then nothing was written.
         """
-        return self._layer.forward((query, key, value),
-                                   (out, return_lse, return_weights, return_heads, q_positions, k_positions, gates),
-                                   options)
+        wants = (out, return_lse, return_weights, return_heads, q_positions, k_positions, gates, return_statistics,
+                 return_norms)
+        results = self._layer.forward((query, key, value), wants, options)
+        if return_statistics is None or return_statistics is False:
+            return results
+        *others, found = results
+        return (*others, Statistics(found, query_offset_of(options, *found["extents"][2:])))
 
     def __repr__(self) -> str:
         extents = self.extents

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, Union
 
 if TYPE_CHECKING:
@@ -49,6 +49,33 @@ class WeightsRequest(NamedTuple):
     norms: Array | None = None
 
 
+class StatisticsRequest(NamedTuple):
+    """Which statistics are wanted. Entropy, sum of squares, distance and visible keys of every row always are.
+
+    offsets         of offset_mass: the weight on the key at the query's position + offset; () for none.
+    keys            of key_mass: the weight on these keys, counted from a sequence's first; () for none.
+    classes         of class_mass: {name: mask (kv_len) or (batch, kv_len) of bools, or a list of keys}, 32 at most.
+    tokens          for duplicate_mass and induction_mass: ids (batch, length) of queries and keys, or (of queries, of
+                    keys); True: the ids that an encoder or a recorded model reads; None: neither.
+    top             the keys of the largest weights, 1 to 64; 0 for none, and then there are no summaries.
+    received        what each key gets from all rows: a pass of its own.
+    bin             of map: 16, 32, 64 or a multiple of 128 queries and keys; 0 for none. A pass of its own.
+    norms           (batch, heads, kv_len): of each key's value vector after its head's rows of the output weight.
+    norm_weighted   True: also of the weights times norms (Kobayashi et al. 2020); a layer computes norms itself.
+    """
+
+    offsets: Sequence[int] = (-1, 0, 1)
+    keys: Sequence[int] = (0,)
+    classes: Mapping[str, Any] | None = None
+    tokens: Integers | tuple[Integers, Integers] | bool | None = None
+    top: int = 1
+    received: bool = False
+    bin: int = 0
+    norms: Array | None = None
+    norm_weighted: bool = False
+
+
+StatisticsAsked: TypeAlias = "Union[bool, StatisticsRequest, None]"
 Weights: TypeAlias = "Union[bool, Literal['mean'], WeightsRequest, None]"
 
 

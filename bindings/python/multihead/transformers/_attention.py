@@ -5,6 +5,7 @@ import torch
 
 import multihead
 
+from .. import _recording
 from ..torch._attention import autocast
 from ..torch._operator import refuse_tangents
 from ._masks import MaskOfRanges
@@ -122,12 +123,24 @@ def _rows(tensor):
     return tensor if tensor.shape[-1] < 2 or tensor.stride(-1) == 1 else tensor.contiguous()
 
 
-def _run(query, key, value, options, weights):
+def _run(module, query, key, value, options, weights):
     """out (batch, q_len, heads, value_dim), contiguous, and the weights in query's dtype or None."""
     batch, heads, q_len, _ = query.shape
     out = torch.empty((batch, q_len, heads, value.shape[-1]), dtype=query.dtype, device=query.device)
-    result = multihead.attention(_rows(query), _rows(key), _rows(value), out=out.transpose(1, 2),
-                                 return_weights=True if weights else None, **options)
+    query, key, value = _rows(query), _rows(key), _rows(value)
+    recorders = _recording.wanting(module)
+    for recorder in recorders:
+        call = recorder.request(module, query, key, options)
+        last = weights and recorder is recorders[-1]
+        result = multihead.attention(query, key, value, out=out.transpose(1, 2), return_statistics=call.request,
+                                     return_weights=True if call.weights or last else None, **call.options)
+        sums = None
+        if call.sums is not None:  # a pass of its own, whose output is nobody's
+            sums = multihead.attention(query, key, value, return_statistics=call.sums[0], **call.sums[1])[-1]
+        recorder.add(call, result[-1], result[1] if call.weights else None, sums)
+    if not recorders:
+        result = multihead.attention(query, key, value, out=out.transpose(1, 2), return_weights=True if weights else None,
+                                     **options)
     return out, result[1].to(query.dtype) if weights else None
 
 
@@ -175,5 +188,5 @@ def attention_forward(module, query, key, value, attention_mask, scaling=None, d
     learned = [tensor for tensor in (query, key, value, s_aux, position_bias, attention_mask)
                if tensor is not None and tensor.requires_grad]
     if learned and torch.is_grad_enabled():
-        return _WithoutGradient.apply(lambda: _run(query, key, value, options, weights), *learned)
-    return _run(query, key, value, options, weights)
+        return _WithoutGradient.apply(lambda: _run(module, query, key, value, options, weights), *learned)
+    return _run(module, query, key, value, options, weights)
