@@ -186,28 +186,62 @@ MULTIHEAD_INLINE Vec<T> join_chains(Vec<T> (&chains)[kSumChains]) {
   return chains[0];
 }
 
+// m, or 0 where it is -inf: (-inf) - (-inf) would be NaN; a row that sees nothing yet counts from 0, and 2^(-inf) is 0.
+template <class T>
+MULTIHEAD_INLINE Vec<T> finite_or_zero(Vec<T> m) {
+  return Vec<T>::select(m == Vec<T>::splat(kMinusInfinity<T>), Vec<T>::splat(0), m);
+}
+
+// The keys [begin, end) widened to whole rounds of the chains; the scores of those added are hidden.
+template <class T>
+MULTIHEAD_INLINE KeyRange whole_rounds(T* scores, int begin, int end) {
+  const Vec<T> lowest = Vec<T>::splat(kMinusInfinity<T>);
+  const int first = begin / kSumChains * kSumChains;
+  const int last = (end + kSumChains - 1) / kSumChains * kSumChains;
+  for (int key = first; key < begin; ++key) lowest.store(scores + key * kRowBlock);
+  for (int key = end; key < last; ++key) lowest.store(scores + key * kRowBlock);
+  return {first, last};
+}
+
+// How far the maxima of earlier blocks and of this one lie below the larger of the two, 2 to these powers, and the
+// block's sum by its factor.
+template <class T>
+struct BlockMerge {
+  Vec<T> old_below, block_below, old_factor, block_factor, sum;
+};
+
+// Merges the block's sum into that of the rows, and leaves the maximum and the factors for the output.
+template <class T>
+MULTIHEAD_INLINE BlockMerge<T> merge_block(const RowState<T>& rows, int lane, Vec<T> block_sum) {
+  using Lanes = Vec<T>;
+  const Lanes block_max = Lanes::load(rows.block_max + lane), old_max = Lanes::load(rows.max + lane);
+  const Lanes max = Lanes::max(block_max, old_max), merged = finite_or_zero<T>(max);
+  const Lanes old_below = old_max - merged, block_below = block_max - merged;
+  const Lanes old_factor = exp2_nonpositive<T>(old_below), block_factor = exp2_nonpositive<T>(block_below);
+  const Lanes sum = block_sum * block_factor;
+  Lanes::fma(Lanes::load(rows.sum + lane), old_factor, sum).store(rows.sum + lane);
+  max.store(rows.max + lane);
+  old_factor.store(rows.old_factor + lane);
+  block_factor.store(rows.block_factor + lane);
+  return {old_below, block_below, old_factor, block_factor, sum};
+}
+
+constexpr int kSoftmaxTogether = 4;  // chains at a time: enough to hide the latency of the polynomial
+
 // Scores of one register of rows to weights, their sum, and the factors of the merge. Keys [begin, end) of the block
 // are those that some of these rows see.
 template <class T>
 MULTIHEAD_NOINLINE void softmax(const RowState<T>& rows, int lane, int begin, int end) {
   using Lanes = Vec<T>;
-  const Lanes lowest = Lanes::splat(kMinusInfinity<T>), zero = Lanes::splat(0);
-  const Lanes block_max = Lanes::load(rows.block_max + lane), old_max = Lanes::load(rows.max + lane);
-  // (-inf) - (-inf) would be NaN: a row that sees nothing yet counts from 0, and 2^(-inf) is 0.
-  const auto finite_or_zero = [&](Lanes m) { return Lanes::select(m == lowest, zero, m); };
-  const Lanes reference = finite_or_zero(block_max);
-  const int first = begin / kSumChains * kSumChains;
-  const int last = (end + kSumChains - 1) / kSumChains * kSumChains;
-  T* scores = rows.scores + lane;
-  for (int key = first; key < begin; ++key) lowest.store(scores + key * kRowBlock);
-  for (int key = end; key < last; ++key) lowest.store(scores + key * kRowBlock);
-
-  constexpr int kTogether = 4;  // chains at a time: enough to hide the latency of the polynomial
+  constexpr int kTogether = kSoftmaxTogether;
+  const Lanes zero = Lanes::splat(0), reference = finite_or_zero<T>(Lanes::load(rows.block_max + lane));
+  T* const scores = rows.scores + lane;
+  const KeyRange keys = whole_rounds<T>(scores, begin, end);
   Lanes chains[kSumChains];
   MULTIHEAD_UNROLL
   for (int chain = 0; chain < kSumChains; chain += kTogether) {
     Lanes sums[kTogether] = {zero, zero, zero, zero};
-    for (int key = first + chain; key < last; key += kSumChains) {
+    for (auto key = static_cast<int>(keys.begin) + chain; key < keys.end; key += kSumChains) {
       MULTIHEAD_UNROLL
       for (int i = 0; i < kTogether; ++i) {
         T* at = scores + (key + i) * kRowBlock;
@@ -219,14 +253,5 @@ MULTIHEAD_NOINLINE void softmax(const RowState<T>& rows, int lane, int begin, in
     MULTIHEAD_UNROLL
     for (int i = 0; i < kTogether; ++i) chains[chain + i] = sums[i];
   }
-
-  const Lanes max = Lanes::max(block_max, old_max);
-  const Lanes merged = finite_or_zero(max);
-  const Lanes old_factor = exp2_nonpositive<T>(old_max - merged);
-  const Lanes block_factor = exp2_nonpositive<T>(block_max - merged);
-  const Lanes sum = join_chains<T>(chains) * block_factor;
-  Lanes::fma(Lanes::load(rows.sum + lane), old_factor, sum).store(rows.sum + lane);
-  max.store(rows.max + lane);
-  old_factor.store(rows.old_factor + lane);
-  block_factor.store(rows.block_factor + lane);
+  merge_block<T>(rows, lane, join_chains<T>(chains));
 }

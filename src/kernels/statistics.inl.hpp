@@ -20,22 +20,16 @@ template <class T>
 MULTIHEAD_NOINLINE void softmax_with_statistics(const RowState<T>& rows, const StatisticsRows<T>& to, int lane,
                                                 int begin, int end) {
   using Lanes = Vec<T>;
-  const Lanes lowest = Lanes::splat(kMinusInfinity<T>), zero = Lanes::splat(0), far = Lanes::splat(kFarBelow<T>);
-  const Lanes block_max = Lanes::load(rows.block_max + lane), old_max = Lanes::load(rows.max + lane);
-  const auto finite_or_zero = [&](Lanes m) { return Lanes::select(m == lowest, zero, m); };
-  const Lanes reference = finite_or_zero(block_max);
-  const int first = begin / kSumChains * kSumChains;
-  const int last = (end + kSumChains - 1) / kSumChains * kSumChains;
-  T* scores = rows.scores + lane;
-  for (int key = first; key < begin; ++key) lowest.store(scores + key * kRowBlock);
-  for (int key = end; key < last; ++key) lowest.store(scores + key * kRowBlock);
-
-  constexpr int kTogether = 4;
+  constexpr int kTogether = kSoftmaxTogether;
+  const Lanes zero = Lanes::splat(0), far = Lanes::splat(kFarBelow<T>);
+  const Lanes reference = finite_or_zero<T>(Lanes::load(rows.block_max + lane));
+  T* const scores = rows.scores + lane;
+  const KeyRange keys = whole_rounds<T>(scores, begin, end);
   Lanes chains[kSumChains], spread_chains[kSumChains];
   MULTIHEAD_UNROLL
   for (int chain = 0; chain < kSumChains; chain += kTogether) {
     Lanes sums[kTogether] = {zero, zero, zero, zero}, spreads[kTogether] = {zero, zero, zero, zero};
-    for (int key = first + chain; key < last; key += kSumChains) {
+    for (auto key = static_cast<int>(keys.begin) + chain; key < keys.end; key += kSumChains) {
       MULTIHEAD_UNROLL
       for (int i = 0; i < kTogether; ++i) {
         T* at = scores + (key + i) * kRowBlock;
@@ -51,23 +45,13 @@ MULTIHEAD_NOINLINE void softmax_with_statistics(const RowState<T>& rows, const S
     for (int i = 0; i < kTogether; ++i) chains[chain + i] = sums[i], spread_chains[chain + i] = spreads[i];
   }
 
-  const Lanes max = Lanes::max(block_max, old_max);
-  const Lanes merged = finite_or_zero(max);
-  const Lanes old_below = old_max - merged, block_below = block_max - merged;
-  const Lanes old_factor = exp2_nonpositive<T>(old_below);
-  const Lanes block_factor = exp2_nonpositive<T>(block_below);
   const Lanes block_sum = join_chains<T>(chains);
-  const Lanes sum = block_sum * block_factor;
-  Lanes::fma(Lanes::load(rows.sum + lane), old_factor, sum).store(rows.sum + lane);
-  max.store(rows.max + lane);
-  old_factor.store(rows.old_factor + lane);
-  block_factor.store(rows.block_factor + lane);
-
+  const BlockMerge<T> merge = merge_block<T>(rows, lane, block_sum);
   const Lanes keys_sum = Lanes::load(to.keys_sum + lane);
-  const Lanes old_spread = Lanes::fma(Lanes::max(far, old_below), keys_sum, Lanes::load(to.spread + lane));
-  const Lanes block_spread = Lanes::fma(Lanes::max(far, block_below), block_sum, join_chains<T>(spread_chains));
-  Lanes::fma(old_spread, old_factor, block_spread * block_factor).store(to.spread + lane);
-  Lanes::fma(keys_sum, old_factor, sum).store(to.keys_sum + lane);
+  const Lanes old_spread = Lanes::fma(Lanes::max(far, merge.old_below), keys_sum, Lanes::load(to.spread + lane));
+  const Lanes block_spread = Lanes::fma(Lanes::max(far, merge.block_below), block_sum, join_chains<T>(spread_chains));
+  Lanes::fma(old_spread, merge.old_factor, block_spread * merge.block_factor).store(to.spread + lane);
+  Lanes::fma(keys_sum, merge.old_factor, merge.sum).store(to.keys_sum + lane);
 }
 
 // A sum over keys in chains by key mod 16, joined by the fixed tree: add(key, weight, chain) is a chain's next value.
