@@ -88,6 +88,10 @@ constexpr Option kOptions[] = {
        o.relative_bias = RelativeBias(View<const float, 2>(x.table.data(), {32, heads}), true);
      }},
     {"softcap", [](AttentionOptions& o, Operands&, std::int64_t, std::int64_t) { o.softcap = 30; }},
+    {"dropout",
+     [](AttentionOptions& o, Operands&, std::int64_t, std::int64_t) {
+       o.dropout = {0.1, 7, 0};
+     }},
 };
 
 // Processor time: all runs in this thread, and others may be at work beside it.

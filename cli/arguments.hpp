@@ -104,6 +104,27 @@ struct CheckArguments {
   std::uint64_t seed = 1;
 };
 
+struct TrainArguments {
+  std::string task;
+  std::optional<std::int64_t> heads, steps, seeds;  // the task's own unless given
+  std::uint64_t seed = 1, first_seed = 1;
+  std::string out;  // a folder, or empty
+  bool resume = false, study = false, json = false;
+};
+
+struct LearnedArguments {
+  std::string task, input, html, model;  // each may be empty
+  Color color = Color::automatic;
+};
+
+struct TranslateArguments {
+  std::vector<std::string> texts;  // one
+  std::string html, model;         // each may be empty
+  std::int64_t beam = 1;
+  bool summarise = false, heads = false;
+  Color color = Color::automatic;
+};
+
 // Each prints to standard output and returns the exit status, 0 or 1. Throws Error.
 int sample(const SampleArguments& arguments, const Common& common);
 int heads(const HeadsArguments& arguments, const Common& common);
@@ -116,5 +137,8 @@ int attend(const AttendArguments& arguments, const Common& common);
 int info(const Common& common);
 int explain(const ExplainArguments& arguments, const Common& common);
 int check(const CheckArguments& arguments, const Common& common);
+int train(const TrainArguments& arguments, const Common& common);
+int learned(const LearnedArguments& arguments, const Common& common);
+int translate(const TranslateArguments& arguments, const Common& common);
 
 }  // namespace multihead::cli

@@ -95,5 +95,8 @@ Subcommand add_heads(CLI::App& app);
 Subcommand add_relations(CLI::App& app);
 Subcommand add_ablate(CLI::App& app);
 Subcommand add_compare(CLI::App& app);
+Subcommand add_train(CLI::App& app);
+Subcommand add_learned(CLI::App& app);
+Subcommand add_translate(CLI::App& app);
 
 }  // namespace multihead::cli

@@ -49,16 +49,16 @@ if(TARGET multihead_models)
   set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_DEPENDS libutf8proc-dev)
 endif()
 set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "multi-head attention for CPUs")
-set(about "Attention and whole encoders in C++20 and C;\nthe instructions are chosen at run time.")
+set(about "Attention, whole encoders and their training in C++20 and C;\nthe instructions are chosen at run time.")
 set(CPACK_COMPONENT_RUNTIME_DESCRIPTION "${about}\nThis package holds the shared libraries.")
 set(CPACK_COMPONENT_DEVELOPMENT_DESCRIPTION
   "${about}\nThis package holds the headers and what find_package and pkg-config read."
 )
-set(CPACK_COMPONENT_COMMAND_DESCRIPTION "${about}\nThis package holds the command multihead.")
+set(CPACK_COMPONENT_COMMAND_DESCRIPTION "${about}\nThis package holds the command multihead and small models that it trained.")
 
 # What others that link the libraries depend on, and that the loader's cache is to be renewed.
 set(shlibs)
-foreach(library IN ITEMS multihead multihead_models multihead_c)
+foreach(library IN ITEMS multihead multihead_models multihead_train multihead_c)
   if(TARGET ${library})
     string(APPEND shlibs "lib${library} ${PROJECT_VERSION_MAJOR} ${runtime_package} (>= ${PROJECT_VERSION})\n")
   endif()

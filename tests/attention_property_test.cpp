@@ -88,7 +88,7 @@ bool same(const std::vector<T>& a, const std::vector<T>& b) {
 // A sink's share goes to a value of zero.
 template <class T>
 void stays_within_visible_values() {
-  const Problem p = draw<T>();
+  const Problem p = draw<T>({kDropout});
   Run<T> run(p);
   run.attend();
   run.each_row([&](std::int64_t b, std::int64_t h, std::int64_t i, const std::vector<std::int64_t>& keys) {
@@ -113,7 +113,7 @@ RC_GTEST_PROP(AttentionProperty, OutputStaysWithinTheVisibleValues, (bool wide))
 // Of what does not go by a key's place: softcap, sinks, scale, grouped heads.
 template <class T>
 void permutation_is_rounding() {
-  const Problem p = draw<T>({kCausal, kWindow, kPacking, kLengths, kKeep, kDrop, kBias, kAlibi, kRelative});
+  const Problem p = draw<T>({kCausal, kWindow, kPacking, kLengths, kKeep, kDrop, kBias, kAlibi, kRelative, kDropout});
   Run<T> run(p);
   const std::vector<T> before = run.attend(), lse = run.lse;
   std::vector<std::int64_t> order(static_cast<std::size_t>(p.shape.kv_len));
@@ -143,7 +143,7 @@ RC_GTEST_PROP(AttentionProperty, PermutingKeysAndValuesIsRounding, (bool wide)) 
 // their own rounding, so an output moves by that times the spread of the values.
 template <class T>
 void shift_is_rounding() {
-  Problem p = draw<T>({kSoftcap, kBiasValues});
+  Problem p = draw<T>({kSoftcap, kBiasValues, kDropout});
   p.plain.scale = 1 / std::sqrt(static_cast<double>(p.shape.head_dim));
   p.heads_inside = false, p.padding = 0;
   Run<T> run(p);
@@ -225,7 +225,7 @@ RC_GTEST_PROP(AttentionProperty, ScalingTheValuesScalesTheOutput, (bool wide)) {
 
 template <class T>
 void one_key_is_its_value() {
-  const Problem p = draw<T>({kSinks});
+  const Problem p = draw<T>({kSinks, kDropout});
   Run<T> run(p);
   run.attend();
   run.each_row([&](std::int64_t b, std::int64_t h, std::int64_t i, const std::vector<std::int64_t>& keys) {

@@ -21,6 +21,8 @@ void require(mh_status status) {
       throw Error(ErrorCode::file_missing, sentence);
     case MH_FILE_MALFORMED:
       throw Error(ErrorCode::file_malformed, sentence);
+    case MH_NON_FINITE:
+      throw Error(ErrorCode::non_finite, sentence);
     case MH_OUT_OF_MEMORY:
       throw Error(ErrorCode::out_of_memory, sentence);
     default:
@@ -116,6 +118,8 @@ Attention::Attention(const AttentionOptions& from) : run_(run_of(from)) {
   options.relative_bidirectional = table.bidirectional ? 1 : 0;
   options.relative_max_distance = table.max_distance;
   options.run = &run_.run;
+  options.dropout = from.dropout.probability;
+  options.dropout_seed = from.dropout.seed, options.dropout_stream = from.dropout.stream;
 }
 
 mh_attention_shape shape_of(const AttentionShape& shape) {
@@ -133,6 +137,14 @@ std::size_t attention_scratch_bytes(const AttentionShape& shape, const Attention
   const Attention structs(options);
   std::size_t bytes = 0;
   require(mh_attention_scratch_bytes(&made, &structs.options, weights ? 1 : 0, &bytes));
+  return bytes;
+}
+
+std::size_t attention_backward_scratch_bytes(const AttentionShape& shape, const AttentionOptions& options) {
+  const mh_attention_shape made = shape_of(shape);
+  const Attention structs(options);
+  std::size_t bytes = 0;
+  require(mh_attention_backward_scratch_bytes(&made, &structs.options, &bytes));
   return bytes;
 }
 

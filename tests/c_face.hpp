@@ -175,8 +175,51 @@ void merge(View4<const T> out_a, View3<const T> lse_a, View4<const T> out_b, Vie
   require(mh_merge(&tensors[0], &tensors[1], &tensors[2], &tensors[3], &tensors[4], &tensors[5], &run));
 }
 
+template <class T>
+struct Gradients {
+  explicit Gradients(const AttentionGradients<T>& from)
+      : tensors_{tensor_of(from.q),
+                 tensor_of(from.k),
+                 tensor_of(from.v),
+                 tensor_of(from.bias),
+                 tensor_of(std::span<const double>(from.alibi_slopes)),
+                 tensor_of(from.relative_bias),
+                 tensor_of(std::span<const double>(from.sinks)),
+                 tensor_of(std::span<const double>(from.scale, from.scale ? 1 : 0))} {
+    mh_attention_gradients_init(&gradients, sizeof gradients);
+    const mh_tensor** const places[] = {&gradients.q,
+                                        &gradients.k,
+                                        &gradients.v,
+                                        &gradients.bias,
+                                        &gradients.alibi_slopes,
+                                        &gradients.relative_bias,
+                                        &gradients.sinks,
+                                        &gradients.scale};
+    for (std::size_t i = 0; i < tensors_.size(); ++i) *places[i] = &tensors_[i];
+  }
+  Gradients(const Gradients&) = delete;
+  mh_attention_gradients gradients;
+
+ private:
+  std::array<mh_tensor, 8> tensors_;
+};
+
+template <class T>
+void attention_backward(const AttentionForward<T>& forward, const AttentionGradients<T>& gradients,
+                        const AttentionOptions& options) {
+  const mh_tensor tensors[] = {tensor_of(forward.q, true),   tensor_of(forward.k, true),
+                               tensor_of(forward.v, true),   tensor_of(forward.out, true),
+                               tensor_of(forward.lse, true), tensor_of(forward.d_out, true),
+                               tensor_of(forward.d_lse)};
+  const Gradients<T> to(gradients);
+  const Attention structs(options);
+  require(mh_attention_backward(&tensors[0], &tensors[1], &tensors[2], &tensors[3], &tensors[4], &tensors[5],
+                                &tensors[6], &to.gradients, &structs.options));
+}
+
 mh_attention_shape shape_of(const AttentionShape& shape);
 std::size_t attention_scratch_bytes(const AttentionShape& shape, const AttentionOptions& options, bool weights);
+std::size_t attention_backward_scratch_bytes(const AttentionShape& shape, const AttentionOptions& options);
 mh_attention_plan explain(const AttentionShape& shape, const AttentionOptions& options);
 
 template <class T>

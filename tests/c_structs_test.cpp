@@ -101,7 +101,8 @@ TEST(CStructs, HaveNoPaddingAtTheirEnds) {
   EXPECT_EQ(offsetof(type, field) + sizeof(type::field), sizeof(type)) << #type " ends after " #field
   MULTIHEAD_ENDS_WITH(mh_info, models);
   MULTIHEAD_ENDS_WITH(mh_run_options, scratch_bytes);
-  MULTIHEAD_ENDS_WITH(mh_attention_options, run);
+  MULTIHEAD_ENDS_WITH(mh_attention_options, reserved_2);
+  MULTIHEAD_ENDS_WITH(mh_attention_gradients, scale);
   MULTIHEAD_ENDS_WITH(mh_weights_request, norms);
   MULTIHEAD_ENDS_WITH(mh_row_statistics, map);
   MULTIHEAD_ENDS_WITH(mh_statistics_request, norm_weighted);
@@ -151,10 +152,10 @@ TEST(CStructs, Tensors) {
 TEST(CStructs, WordsOfStatuses) {
   const char* const words[] = {"ok",           "shape_mismatch", "bad_option",    "unsupported",
                                "file_missing", "file_malformed", "out_of_memory", "bad_type",
-                               "bad_argument", "internal_error"};
-  for (mh_status status = MH_OK; status <= MH_INTERNAL_ERROR; ++status)
+                               "bad_argument", "internal_error", "non_finite"};
+  for (mh_status status = MH_OK; status <= MH_NON_FINITE; ++status)
     EXPECT_EQ(mh_status_string(status), std::string(words[status]));
-  for (mh_status status : {-1, 10, INT32_MIN, INT32_MAX}) EXPECT_EQ(mh_status_string(status), std::string("unknown"));
+  for (mh_status status : {-1, 11, INT32_MIN, INT32_MAX}) EXPECT_EQ(mh_status_string(status), std::string("unknown"));
   for (int code = 0; code <= static_cast<int>(ErrorCode::out_of_memory); ++code) {
     const auto error = static_cast<ErrorCode>(code);
     EXPECT_EQ(mh_status_string(guarded([&] { throw Error(error, "x"); })), error_name(error));
@@ -208,6 +209,9 @@ TEST(CStructs, NullIsRefused) {
       mh_attention_scratch_bytes(&shape, nullptr, 0, nullptr),
       mh_attention_statistics_scratch_bytes(nullptr, nullptr, 0, nullptr, &bytes),
       mh_attention_statistics_scratch_bytes(&shape, nullptr, 0, nullptr, nullptr),
+      mh_attention_backward(nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr),
+      mh_attention_backward_scratch_bytes(nullptr, nullptr, &bytes),
+      mh_attention_backward_scratch_bytes(&shape, nullptr, nullptr),
       mh_explain(nullptr, nullptr, &plan),
       mh_explain(&shape, nullptr, nullptr),
       mh_self_attention(&tensor, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr),

@@ -16,7 +16,7 @@ SOURCE = pathlib.Path(__file__).resolve().parent.parent
 BUILD = pathlib.Path(os.environ.get("MULTIHEAD_BUILD", "build/deb")).resolve()
 CONFIG = BUILD / "CPackConfig.cmake"
 PACKAGED = CONFIG.is_file() and 'CMAKE_INSTALL_PREFIX:PATH=/usr\n' in (BUILD / "CMakeCache.txt").read_text(encoding="utf-8")
-LIBRARIES = ["multihead", "multihead_models", "multihead_c"]  # all of one version
+LIBRARIES = ["multihead", "multihead_models", "multihead_train", "multihead_c"]  # all of one version
 run = packaging_test.run
 
 
@@ -66,7 +66,9 @@ class Packages(unittest.TestCase):
                          {f"{at}lib{name}{dot}{rest}" for name in LIBRARIES
                           for rest in ("", self.version[self.version.index("."):])})
         self.assertEqual(self.files("multihead") - common["multihead"],
-                         {"usr/bin/multihead", "usr/share/man/man1/multihead.1.gz"})
+                         {"usr/bin/multihead", "usr/share/man/man1/multihead.1.gz"} |
+                         {f"usr/share/multihead/trained/{path.parent.name}/model.safetensors"
+                          for path in SOURCE.glob("trained/*/model.safetensors")})
         development = self.files("libmultihead-dev") - common["libmultihead-dev"]
         headers = {f"usr/include/multihead/{path.name}" for path in (SOURCE / "include" / "multihead").iterdir()}
         self.assertLessEqual(headers | {f"{at}lib{name}.so" for name in LIBRARIES}, development)
@@ -127,6 +129,9 @@ class Packages(unittest.TestCase):
             f"-DCMAKE_PREFIX_PATH={self.root / 'usr'}")
         run("cmake", "--build", folder)
         self.assertEqual(run(folder / "consumer", LD_LIBRARY_PATH=self.libraries), "1\n3\n4\n2\n")
+        run(packaging_test.CONSUMERS / "pkg_config" / "build", "train.cpp", self.top / "consumer_train", "multihead_train",
+            PKG_CONFIG_PATH=self.libraries / "pkgconfig", LD_LIBRARY_PATH=self.libraries)
+        self.assertEqual(run(self.top / "consumer_train", LD_LIBRARY_PATH=self.libraries), "2 steps, the loss falls\n")
         run(packaging_test.CONSUMERS / "pkg_config" / "build", "main.cpp", self.top / "consumer", "multihead",
             PKG_CONFIG_PATH=self.libraries / "pkgconfig")
         run(packaging_test.CONSUMERS / "c" / "build", self.top / "consumer_c", PKG_CONFIG_PATH=self.libraries / "pkgconfig",

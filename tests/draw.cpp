@@ -25,6 +25,7 @@ const std::vector<std::string>& levels_of(int factor) {
       {"", "softcap"},
       {"", "sinks"},
       {"", "scale", "scale 0", "negative scale"},
+      {"", "dropout"},
       {"equal heads", "one kv head", "grouped heads"},
       {"", "q_len 0", "one query", "several row blocks"},
       {"", "kv_len 0", "several key blocks"},
@@ -137,6 +138,8 @@ void draw_values(Random& random, const Choice& c, Problem& p) {
   if (c[kScale] == 2) p.plain.scale = 0;
   if (c[kScale] == 3) p.plain.scale = random.pick({-0.2, -1.0});
   if (c[kSoftcap]) p.plain.softcap = random.pick({0.5, 5.0, 30.0, 50.0});
+  if (c[kDropout])
+    p.plain.dropout = {random.pick({0.01, 0.1, 0.5, 0.9}), random.bits(), static_cast<std::uint32_t>(random.bits())};
   if (c[kThreads]) p.plain.threads = static_cast<int>(random.between(2, 5));
 }
 

@@ -54,6 +54,7 @@ enum Factor {
   kSoftcap,
   kSinks,
   kScale,
+  kDropout,
   kHeads,
   kQueries,
   kKeys,

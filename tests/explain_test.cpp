@@ -45,8 +45,10 @@ TEST(Explain, NamesTheTermsOfAScore) {
                                              .bias = View<const float, 1>(bias, {1}),
                                              .alibi_slopes = by_head,
                                              .relative_bias = {MatrixView<const float>(bias, {4, 1}), true},
-                                             .sinks = by_head});
-  for (const char* word : {"softcap", "alibi_slopes", "relative_bias", "bias", "keep_mask", "drop_mask", "sinks"})
+                                             .sinks = by_head,
+                                             .dropout = {.probability = 0.5}});
+  for (const char* word :
+       {"softcap", "alibi_slopes", "relative_bias", "bias", "keep_mask", "drop_mask", "sinks", "dropout"})
     EXPECT_NE(plan.terms.find(word), std::string::npos) << plan.terms;
 }
 

@@ -57,6 +57,7 @@ OF_THE_HEADER = "as multihead.h has it: C has no options by name for what must b
 MANY_PARAMETERS = {
     "bindings/c/attention.cpp: mh_attention": OF_THE_HEADER,
     "bindings/c/attention.cpp: mh_attention_statistics": OF_THE_HEADER,
+    "bindings/c/attention_backward.cpp: mh_attention_backward": OF_THE_HEADER,
     "bindings/c/attention.cpp: mh_merge": OF_THE_HEADER,
     "bindings/c/encoder_left_out.cpp: mh_encoder_tokens": OF_THE_HEADER,
     "bindings/c/encoder_texts.cpp: mh_encoder_tokens": OF_THE_HEADER,
@@ -81,6 +82,7 @@ MANY_PARAMETERS = {
     "src/kernels/attention.inl.hpp: score_tile": TILE,
     "src/kernels/attention.inl.hpp: output_tile": TILE,
     "src/kernels/matmul.inl.hpp: matmul_tile": TILE,
+    "src/kernels/panel.inl.hpp: accumulate": TILE,
 }
 
 

@@ -101,6 +101,7 @@ struct RandomOptions {
     if (tag("alibi", 30)) options.alibi_slopes = slopes;
     if (tag("sinks", 30)) options.sinks = sinks;
     table = Values<T>::normal(random, 8 * p.heads, 1).all;
+    if (tag("dropout", 30)) options.dropout = {0.3, random.bits(), 5};
     if (tag("relative", 30))
       options.relative_bias = RelativeBias(View<const T, 2>(table.data(), {8, p.heads}), true, 20);
   }
@@ -147,8 +148,29 @@ TYPED_TEST(ModuleOptions, ReachAttentionUnchangedBits) {
   }
   if (quick_share()) return;
   for (const char* tag : {"softcap", "scale", "causal", "window", "packed", "segments", "lengths", "keep_mask",
-                          "drop_mask", "bias", "alibi", "sinks", "relative"})
+                          "drop_mask", "bias", "alibi", "sinks", "relative", "dropout"})
     EXPECT_GE(counts[tag], 20) << tag;
+}
+
+TYPED_TEST(ModuleOptions, DropoutWantsNoExtraKeys) {
+  using T = TypeParam;
+  Random random(1);
+  const Passing<T> p(random, 1, 3, 3);
+  std::vector<T> out(static_cast<std::size_t>(3 * p.heads * p.value_dim));
+  const auto run = [&](bool extras, double probability) {
+    MultiHeadOptions options;
+    options.attention.dropout.probability = probability;
+    p.layer(extras).forward(p.sequence(p.q, 1, 3), p.sequence(p.k, 1, 3), p.sequence(p.v, 1, 3),
+                            View3<T>(out.data(), {1, 3, p.heads * p.value_dim}), options, {});
+  };
+  run(false, 0.5), run(true, 0);
+  try {
+    run(true, 0.5);
+    FAIL() << "dropout over extra keys was accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::unsupported);
+    EXPECT_NE(std::string(error.what()).find("dropout is given to a layer with extra keys"), std::string::npos);
+  }
 }
 
 // The extra keys at the end, seen by every row: attention() over all keys at once, its masks padded with "seen" and its

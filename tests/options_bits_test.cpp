@@ -69,7 +69,7 @@ TYPED_TEST(OptionBits, ThreadsAndTheCallersLoop) {
 TYPED_TEST(OptionBits, SequencesOneByOne) {
   using T = TypeParam;
   this->each_problem([&](const Problem& p, Tensors<T>& in, Target target) {
-    const Answer<T> together(in, on(target, p));
+    const Answer<T> together(in, on(target, undropped(p)));
     for (const Part& part : sequences_of(p)) {
       const Problem own = part_of(p, part);
       const Answer<T> alone(in, part, on(target, own));
@@ -83,7 +83,7 @@ TYPED_TEST(OptionBits, SequencesOneByOne) {
 TYPED_TEST(OptionBits, ChunksOfQueries) {
   using T = TypeParam;
   this->each_problem([&](const Problem& p, Tensors<T>& in, Target target) {
-    const Answer<T> together(in, on(target, p));
+    const Answer<T> together(in, on(target, undropped(p)));
     Random random(p.seed);
     for (Part part : sequences_of(p)) {
       part.q_begin = random.between(part.q_begin, part.q_end - 1);

@@ -110,6 +110,16 @@ Cases numbers() {
                      [x = value](A& c) { c.options.softcap = x; },
                      kOption,
                      {"softcap is ", "must be 0 or from"}});
+  for (auto [name, value] : {std::pair{"minus", -0.1},
+                             {"one", 1.0},
+                             {"nan", kNaN},
+                             {"inf", kInfinity},
+                             {"two", 2.0},
+                             {"minus_inf", -kInfinity}})
+    cases.push_back({std::string("dropout_") + name,
+                     [x = value](A& c) { c.options.dropout.probability = x; },
+                     kOption,
+                     {"the dropout probability is ", "must be from 0 to below 1"}});
   return cases;
 }
 

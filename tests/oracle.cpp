@@ -74,4 +74,10 @@ bool sees(const Problem& p, const Stand& stand, std::array<std::int64_t, 3> row,
   return !p.bias.rank || p.bias(b, h, i, j) != -std::numeric_limits<double>::infinity();
 }
 
+long double factor_of(const Problem& p, std::array<std::int64_t, 4> place) {
+  const Dropout& dropout = p.plain.dropout;
+  const auto [b, h, i, j] = place;
+  return is_dropped(dropout, b * p.shape.heads + h, i, j) ? 0 : 1 / (1 - static_cast<long double>(dropout.probability));
+}
+
 }  // namespace multihead::testing

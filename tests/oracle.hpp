@@ -27,6 +27,9 @@ std::int64_t bucket_of(std::int64_t r, std::int64_t buckets, bool both_direction
 // Whether row (b, h, i) sees key j: every option has to let it.
 bool sees(const Problem& p, const Stand& stand, std::array<std::int64_t, 3> row, std::int64_t j);
 
+// What dropout takes the weight of (b, h, i, j) times.
+long double factor_of(const Problem& p, std::array<std::int64_t, 4> place);
+
 // The definition of one row with Real sums: the judge in long double, the plain implementation in float or double.
 // One element a key of the batch entry, or of the keys that the row sees.
 //   scaled, capped, biased: the score on its way (biased is -inf where the key is not seen), and the magnitudes that
@@ -143,10 +146,13 @@ struct Solved {
     for (std::int64_t c = 0; c < p.shape.value_dim; ++c) {
       long double mean = 0;
       Real total = 0;
-      const auto value = [&](std::size_t j) { return widen(v.view(b, kv, exact.keys[j], c)); };
+      // The value times the factor of dropout, which is the weight's.
+      const auto value = [&](std::size_t j) {
+        return widen(v.view(b, kv, exact.keys[j], c)) * factor_of(p, {b, h, i, exact.keys[j]});
+      };
       for (std::size_t j = 0; j < exact.weights.size(); ++j) {
         mean += exact.weights[j] * value(j);
-        total += simple.weights[j] * value(j);
+        total += simple.weights[j] * static_cast<Real>(value(j));
       }
       long double away = std::fabs(mean) * of_sink;
       for (std::size_t j = 0; j < exact.weights.size(); ++j)
@@ -162,7 +168,7 @@ struct Solved {
   double largest_value() {
     double largest = 0;
     v.each([&](T x) { largest = std::max(largest, std::fabs(static_cast<double>(widen(x)))); });
-    return largest;
+    return largest / (1 - p.plain.dropout.probability);
   }
 };
 

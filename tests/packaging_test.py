@@ -13,6 +13,7 @@ import unittest
 TESTS = pathlib.Path(__file__).resolve().parent
 SOURCE = TESTS.parent
 CONSUMERS = TESTS / "consumer"
+TRAINED = "2 steps, the loss falls\n"  # what train.cpp prints
 BUILD = pathlib.Path(os.environ.get("MULTIHEAD_BUILD", "build/release")).resolve()
 
 
@@ -81,7 +82,7 @@ class Packaging(unittest.TestCase):
         self.assertEqual({path.name for path in (self.prefix / "include" / "multihead").iterdir()}, headers)
         text = (SOURCE / "include" / "multihead" / "multihead.hpp").read_text(encoding="utf-8")
         version = ".".join(re.findall(r"#define MULTIHEAD_VERSION_\w+ (\d+)", text))
-        for name in ("multihead.pc", "multihead_c.pc", "multihead_models.pc")[:2 + self.models]:
+        for name in ("multihead.pc", "multihead_c.pc", "multihead_train.pc", "multihead_models.pc")[:3 + self.models]:
             self.assertIn(f"Version: {version}\n", (self.libraries / "pkgconfig" / name).read_text(encoding="utf-8"))
         for path in self.prefix.rglob("*"):
             if path.suffix in (".cmake", ".pc"):
@@ -110,6 +111,8 @@ class Packaging(unittest.TestCase):
         build, paths = CONSUMERS / "pkg_config" / "build", {"PKG_CONFIG_PATH": libraries / "pkgconfig"}
         run(build, "main.cpp", folder / "consumer", "multihead", **paths)
         self.check_output(folder / "consumer", LD_LIBRARY_PATH=libraries)
+        run(build, "train.cpp", folder / "train", "multihead_train", **paths)
+        self.assertEqual(run(folder / "train", LD_LIBRARY_PATH=libraries), TRAINED)
         if self.models:
             run(build, "models.cpp", folder / "models", "multihead_models", **paths)
             self.assertEqual(run(folder / "models", LD_LIBRARY_PATH=libraries), "1\n3\n4\n2\n")
@@ -135,6 +138,21 @@ class Packaging(unittest.TestCase):
             run(CONSUMERS / "c" / "build", folder / "consumer", PKG_CONFIG_PATH=libraries / "pkgconfig", CC=compiler,
                 STANDARD=standard)
             self.check_output(folder / "consumer", LD_LIBRARY_PATH=libraries)
+
+    def test_the_component_train(self):
+        program = self.build_project("train", f"-DCMAKE_PREFIX_PATH={self.prefix}")
+        self.assertEqual(run(program), TRAINED)
+
+    def test_trained_models(self):
+        """They lie where the installed command looks for them, wherever it was moved."""
+        command = self.prefix / "bin" / "multihead"
+        shipped = sorted(path.parent.name for path in SOURCE.glob("trained/*/model.safetensors"))
+        if not command.exists():
+            self.skipTest("the command was not built: CLI11 or utf8proc is missing")
+        self.assertEqual(sorted(path.parent.name for path in self.prefix.rglob("model.safetensors")), shipped)
+        self.assertIn("four-relations", shipped)
+        for name in shipped:
+            self.assertTrue(run(command, "learned", name).startswith(f"{name}: "))
 
     def test_the_component_models(self):
         if not self.models:

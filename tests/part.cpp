@@ -33,9 +33,14 @@ Spread part_of(Spread spread, const Part& part) {
 
 }  // namespace
 
+Problem undropped(Problem p) {
+  p.plain.dropout = {};
+  return p;
+}
+
 Problem part_of(const Problem& p, const Part& part) {
   const Stand stand(p, part.b, part.q_begin);
-  Problem own = p;
+  Problem own = undropped(p);
   own.shape.batch = 1, own.shape.q_len = part.q_end - part.q_begin, own.shape.kv_len = part.k_end - part.k_begin;
   const std::int64_t keys_before = part.k_begin - stand.k_first;
   own.plain.alignment = Alignment::at(stand.offset + part.q_begin - stand.q_first - keys_before);

@@ -15,8 +15,10 @@ struct Part {
 
 // Every sequence of a problem that has queries: its rows, and the keys that are valid.
 std::vector<Part> sequences_of(const Problem& p);
-// The problem of a part alone: one batch entry, nothing packed, its query offset named.
+// The problem of a part alone: one batch entry, nothing packed or dropped, its query offset named.
 Problem part_of(const Problem& p, const Part& part);
+// The problem without dropout, which goes by places in the whole's tensors.
+Problem undropped(Problem p);
 // The problem, which packs nothing, with one keep mask in the place of ranges, masks and hiding biases.
 Problem as_one_mask(const Problem& p);
 // The spread with every element written out, in order.

@@ -42,9 +42,10 @@ class Pages(unittest.TestCase):
     def run_program(self, folder, source, language):
         compiler = {"cpp": ["g++", "-std=c++20", "-pthread"], "c": ["gcc", "-std=c99", "-pedantic"]}[language]
         library = {"cpp": "multihead", "c": "multihead_c"}[language]
+        training = ["-lmultihead_train"] if "multi_head_training.hpp" in source else []
         (folder / f"program.{language}").write_text(source, encoding="utf-8")
         self.run_in(folder, *compiler, "-Wall", "-Wextra", "-Werror", f"-I{SOURCE / 'include'}", f"program.{language}",
-                    "-o", "program", f"-L{BUILD}", f"-l{library}", f"-Wl,-rpath,{BUILD}")
+                    "-o", "program", f"-L{BUILD}", *training, f"-l{library}", f"-Wl,-rpath,{BUILD}")
         return self.run_in(folder, "./program")
 
     def test_programs(self):

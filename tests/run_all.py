@@ -30,12 +30,15 @@ THREADED = "*Thread*:*Parallel*:*Bits*"
 # Under an emulator without: the reference against itself, which no target touches, and what the emulator cannot do. The
 # x86-64 one, slow with the judge's long double, leaves the lengths to the random problems.
 EMULATED = "-*.ReferenceIsTheDefinition:*.OneThreadCreatesNone:*.ForkIsSurvived"
-# The emulated processor without AVX is there for what is dispatched and for the baseline, which every run here tests too.
-NEHALEM_SHARDS = 3
+# Emulators and the address sanitizer are slow: a run has a share of the tests there, the next commit the next one. The
+# emulated processor without AVX is there for what is dispatched and for the baseline, which every run here tests too.
+NEHALEM_SHARDS, ARM64_SHARDS, ASAN_SHARDS = 5, 3, 2
 NEHALEM_SHARE = f"nehalem: {NEHALEM_SHARDS - 1} of {NEHALEM_SHARDS} tests, which run on the same target without an emulator"
+ARM64_SHARE = f"arm64: {ARM64_SHARDS - 1} of {ARM64_SHARDS} tests, which the next commits run"
+ASAN_SHARE = f"asan: {ASAN_SHARDS - 1} of {ASAN_SHARDS} tests, which the next commits run"
 EMULATOR_LACKS = ["OneThreadCreatesNone: qemu-user has threads of its own",
                   "ForkIsSurvived: qemu-user does not carry its threads through a fork"]
-FUZZ_SECONDS = 25 if os.environ.get("CI") == "true" else 20
+FUZZ_SECONDS = 12 if os.environ.get("CI") == "true" else 20
 # Compilers that are promised to build without a warning; a newer one may warn without failing the tests.
 QUIET_COMPILERS = {"g++": "12", "clang++": "14", "aarch64-linux-gnu-g++": "12",
                    "x86_64-w64-mingw32-g++-posix": "12"}
@@ -46,6 +49,8 @@ ON_EVERY_BUILD = {"c_abi_test", "disassembly_test", "packaging_test"}
 LONG_CHECKS = {"mutation_test", "python_face_test", "torch_face_test", "transformers_face_test"}
 OWN_BUILDS = {"deb_test": ["deb"], "reproducible_test": ["deb", "release"], "mingw_test": ["mingw"],
               "arm64_command_test": ["arm64"]}
+COMMITS = subprocess.run(["git", "rev-list", "--count", "HEAD"], cwd=SOURCE, capture_output=True, text=True, check=False)
+ROTATION = int(COMMITS.stdout) if COMMITS.returncode == 0 else 0
 NO_NETWORK = next((prefix for prefix in (["unshare", "-n"], ["unshare", "-rn"]) if shutil.which("unshare") and
                    subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0), [])
 
@@ -161,7 +166,7 @@ def gtest(name, folder, needs, prefix=(), filter_="*", quick=False, shards=1, mi
         report = log.with_suffix(".xml")
         report.unlink(missing_ok=True)
         environment = {"ASAN_OPTIONS": "allocator_may_return_null=1", "UBSAN_OPTIONS": "print_stacktrace=1",
-                       "TSAN_OPTIONS": "die_after_fork=0", "GTEST_TOTAL_SHARDS": str(shards), "GTEST_SHARD_INDEX": "0"}
+                       "TSAN_OPTIONS": "die_after_fork=0", "GTEST_TOTAL_SHARDS": str(shards), "GTEST_SHARD_INDEX": str(ROTATION % shards)}
         if quick:
             environment["MULTIHEAD_TEST_SHARE"] = "quick"
         program = folder / "tests" / "multihead_tests"
@@ -245,12 +250,13 @@ def all_jobs(root, lanes):
     jobs = [
         build("release", folder["release"], "g++", processes, bench=True),
         build("asan", folder["asan"], "g++", processes, "test_programs"),
-        gtest("asan", folder["asan"], "asan", **sanitizer),
+        gtest("asan", folder["asan"], "asan", shards=ASAN_SHARDS, left_out=[ASAN_SHARE], **sanitizer),
         conformance("onnx:asan", folder["asan"], "asan", prefix=steady),
         arm64,
         gtest("arm64", folder["arm64"], "arm64", prefix=arm64_emulator, quick=True,
               filter_=EMULATED + ":MiniLM.TokensStates*:MiniLM.Vectors*",
-              left_out=EMULATOR_LACKS + no_properties + ["MiniLM takes minutes under qemu-user: tiny models stand for it"]),
+              shards=ARM64_SHARDS,
+              left_out=EMULATOR_LACKS + no_properties + [ARM64_SHARE, "MiniLM takes minutes under qemu-user: tiny models stand for it"]),
         conformance("onnx:arm64", folder["arm64"], "arm64", prefix=arm64_emulator),
         gtest("nehalem", folder["release"], "release", prefix=nehalem_emulator, quick=True,
               filter_=EMULATED + ":*.UglyLengths", left_out=[*EMULATOR_LACKS, NEHALEM_SHARE], shards=NEHALEM_SHARDS,
@@ -258,7 +264,7 @@ def all_jobs(root, lanes):
         conformance("onnx:nehalem", folder["release"], "release", prefix=nehalem_emulator,
                     missing=emulator("qemu-x86_64")),
         build("clang", folder["clang"], "clang++", processes),
-        gtest("clang", folder["clang"], "clang"),
+        gtest("clang", folder["clang"], "clang", quick=True),
         build_packages(folder["deb"], processes),
         build("mingw", folder["mingw"], "x86_64-w64-mingw32-g++-posix", processes),
         build("tsan", folder["tsan"], "g++", processes, "multihead_tests"),

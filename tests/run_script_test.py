@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""./run shows a sentence's heads with the model that it fetched, with the one that is named, or the chapter's example.
+"""./run shows a sentence's heads with the model that it fetched, with the one that is named, one that was
+trained here, or the chapter's example.
 
 The script runs in a folder of its own, beside a command and a fetch-model that only say what they were asked.
 """
@@ -61,6 +62,16 @@ class Run(unittest.TestCase):
     def test_nothing_is_fetched_for_another_model_or_help(self):
         self.assertEqual(self.run_script(REFUSED, "A", model="DIR"), ("<heads><A>", ""))
         self.assertEqual(self.run_script(REFUSED, "--help"), ("<heads><--help>", ""))
+
+    def test_no_model_but_one_that_was_trained_here(self):
+        (self.folder / "trained" / "a-task").mkdir(parents=True)
+        self.assertEqual(self.run_script(REFUSED, "A text")[0], "<sample><--trace>")  # a folder is no model
+        (self.folder / "trained" / "a-task" / "model.safetensors").touch()
+        printed, told = self.run_script(REFUSED, "A text")
+        self.assertEqual(printed, "<learned>")
+        self.assertIn("The model cannot be had: no network", told)
+        self.assertIn("was trained here", told)
+        self.assertIn("./run --model DIR", told)
 
     def test_no_model(self):
         printed, told = self.run_script(REFUSED, "A text")

@@ -2,8 +2,10 @@
 // .safetensors written: the reference writer's bytes, round trips, refused arguments, and failing disks.
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -13,6 +15,25 @@
 #include "multihead/safetensors.hpp"
 #include "problem.hpp"
 #include "safetensors_file.hpp"
+
+namespace {
+
+// What fsync() was asked for in this process, and whether it is to fail.
+struct Disk {
+  std::vector<std::int64_t> sizes;  // of the files, as they were then
+  int error = 0;
+} disk;
+
+}  // namespace
+
+// In place of the C library's.
+extern "C" __attribute__((visibility("default"))) int fsync(int descriptor) {
+  struct stat status {};
+  EXPECT_EQ(fstat(descriptor, &status), 0);
+  disk.sizes.push_back(status.st_size);
+  errno = disk.error;
+  return disk.error == 0 ? 0 : -1;
+}
 
 namespace multihead {
 namespace {
@@ -192,6 +213,26 @@ TEST_F(SafetensorsWriter, FullDiskLeavesTheOldFileAndNoOther) {
   }
   EXPECT_EQ(get(path), "old");
   EXPECT_EQ(files(), 1);
+}
+
+// The bytes are on the disk, all of them, before the name is theirs; a file system that knows no such request is no
+// failure.
+TEST_F(SafetensorsWriter, ReachesTheDiskBeforeItsName) {
+  const fs::path path = put("a.safetensors", "old");
+  const std::string data(5000, 'd');
+  const StoredTensor tensor{"a", "U8", {5000}, bytes_of(data)};
+  const auto write = [&] { write_safetensors(path, {&tensor, 1}); };
+  disk = {{}, EIO};
+  expect_refusal(ErrorCode::file_missing, write, {"a.safetensors: cannot be written: "});
+  EXPECT_EQ(get(path), "old");
+  EXPECT_EQ(files(), 1);
+  for (const int error : {0, EINVAL}) {
+    disk = {{}, error};
+    write();
+    EXPECT_EQ(disk.sizes, std::vector{static_cast<std::int64_t>(fs::file_size(path))});
+    EXPECT_GT(fs::file_size(path), 5000u);
+  }
+  disk = {};
 }
 
 }  // namespace

@@ -13,9 +13,13 @@ BUILD = pathlib.Path(os.environ.get("MULTIHEAD_BUILD", "build/release"))
 # Target: (mangled template arguments of its full tile, multiply-adds of one step of its inner loop)
 TILES = {
     "avx512": {"score_tileIfLi8ELi3E": 24, "matmul_tileIfLi8ELi3E": 24, "output_tileIfLi8E": 24,
-               "score_tileIdLi8ELi3E": 24, "matmul_tileIdLi8ELi3E": 24, "output_tileIdLi8E": 24},
+               "score_tileIdLi8ELi3E": 24, "matmul_tileIdLi8ELi3E": 24, "output_tileIdLi8E": 24,
+               "gradient_tileIfLb1ELi6ELi4E": 24, "gradient_tileIfLb0ELi6ELi4E": 24,
+               "gradient_tileIdLb1ELi6ELi4E": 24, "gradient_tileIdLb0ELi6ELi4E": 24},
     "avx2": {"score_tileIfLi4ELi3E": 12, "matmul_tileIfLi4ELi3E": 12, "output_tileIfLi4E": 12,
-             "score_tileIdLi4ELi3E": 12, "matmul_tileIdLi4ELi3E": 12, "output_tileIdLi4E": 12},
+             "score_tileIdLi4ELi3E": 12, "matmul_tileIdLi4ELi3E": 12, "output_tileIdLi4E": 12,
+             "gradient_tileIfLb1ELi6ELi2E": 12, "gradient_tileIfLb0ELi6ELi2E": 12,
+             "gradient_tileIdLb1ELi6ELi2E": 12, "gradient_tileIdLb0ELi6ELi2E": 12},
 }
 
 

@@ -67,6 +67,18 @@ AttentionCases extents_of_questions() {
       {"q_len_far", [](A& c) { c.shape.q_len = kHuge << 20; }, kOption, {"q_len is 11529215", "must be 0 to"}},
       {"kv_len_far", [](A& c) { c.shape.kv_len = kHuge << 20; }, kOption, {"kv_len is 11529215", "must be 0 to"}},
       {"rows_far", [](A& c) { c.shape.q_len = c.shape.heads = kHuge; }, kShape, {"batch x heads x q_len"}},
+      {"dropout_queries",
+       [](A& c) { c.options.dropout.probability = 0.1, c.shape.q_len = (std::int64_t{1} << 32) + 1; },
+       kOption,
+       {"q_len with dropout is 4294967297", "be 0 to 4294967296"}},
+      {"dropout_keys",
+       [](A& c) { c.options.dropout.probability = 0.1, c.shape.kv_len = (std::int64_t{1} << 32) + 1; },
+       kOption,
+       {"kv_len with dropout is 4294967297"}},
+      {"dropout_heads",
+       [](A& c) { c.options.dropout.probability = 0.1, c.shape.batch = (std::int64_t{1} << 30) + 1; },
+       kOption,
+       {"batch x heads with dropout is 4294967300"}},
   };
 }
 

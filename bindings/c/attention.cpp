@@ -15,27 +15,7 @@ constexpr const char* kMerge = "merge";
 constexpr const char* kScratch = "attention_scratch_bytes";
 constexpr const char* kExplain = "explain";
 
-AttentionShape shape_of(const char* function, const mh_attention_shape& read) {
-  return {.type = element_type({function, "the call"}, read.type),
-          .batch = read.batch,
-          .heads = read.heads,
-          .kv_heads = read.kv_heads,
-          .q_len = read.q_len,
-          .kv_len = read.kv_len,
-          .head_dim = read.head_dim,
-          .value_dim = read.value_dim};
-}
-
 }  // namespace
-
-template <>
-struct StructOf<mh_attention_shape> : Described<mh_attention_shape> {
-  static constexpr const char* kName = "mh_attention_shape";
-  static void set(mh_attention_shape& made) {
-    made.type = MH_FLOAT32;
-    made.batch = made.heads = made.kv_heads = 1;
-  }
-};
 
 template <>
 struct StructOf<mh_attention_plan> : Described<mh_attention_plan> {
@@ -114,7 +94,7 @@ mh_status mh_attention_statistics_scratch_bytes(const mh_attention_shape* shape,
     wanted(kScratch, "bytes", bytes);
     check_flag(kScratch, "weights", weights);
     const mh_attention_shape read = read_struct(kScratch, shape);
-    const multihead::AttentionShape of = shape_of(kScratch, read);
+    const multihead::AttentionShape of = attention_shape(kScratch, read);
     with_type({kScratch, "the call"}, read.type, [&]<class T>() {
       *bytes = multihead::attention_scratch_bytes(of, attention_options(kScratch, options, read.batch), weights == 1,
                                                   statistics_request<multihead::Sum<T>>(kScratch, statistics));
@@ -129,7 +109,7 @@ mh_status mh_explain(const mh_attention_shape* shape, const mh_attention_options
     size_of_struct(kExplain, *plan);
     const mh_attention_shape read = read_struct(kExplain, shape);
     const multihead::AttentionPlan found =
-        multihead::explain(shape_of(kExplain, read), attention_options(kExplain, options, read.batch));
+        multihead::explain(attention_shape(kExplain, read), attention_options(kExplain, options, read.batch));
     mh_attention_plan answer = defaults<mh_attention_plan>();
     answer.target = target_number(found.target);
     answer.row_block = found.row_block, answer.key_block = found.key_block;

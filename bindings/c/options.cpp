@@ -97,11 +97,23 @@ LayerOptions run_options(const char* function, const mh_run_options* options) {
   return run;
 }
 
+AttentionShape attention_shape(const char* function, const mh_attention_shape& read) {
+  return {.type = element_type({function, "the call"}, read.type),
+          .batch = read.batch,
+          .heads = read.heads,
+          .kv_heads = read.kv_heads,
+          .q_len = read.q_len,
+          .kv_len = read.kv_len,
+          .head_dim = read.head_dim,
+          .value_dim = read.value_dim};
+}
+
 AttentionOptions attention_options(const char* function, const mh_attention_options* options, std::int64_t batch) {
   AttentionOptions made;
   if (!options) return made;
   const mh_attention_options read = read_struct(function, options);
   check_reserved(function, "mh_attention_options.reserved", read.reserved);
+  check_reserved(function, "mh_attention_options.reserved_2", read.reserved_2);
   check_flag(function, "causal", read.causal);
   check_flag(function, "relative_bidirectional", read.relative_bidirectional);
   made.scale = scale_of(function, read.has_scale, read.scale);
@@ -133,6 +145,7 @@ AttentionOptions attention_options(const char* function, const mh_attention_opti
                   {"relative_max_distance", read.relative_max_distance, unset.relative_max_distance}});
   made.relative_bias = relative_bias({function, "relative_bias"}, read.relative_bias, read.relative_bidirectional == 1,
                                      read.relative_max_distance);
+  made.dropout = {read.dropout, read.dropout_seed, read.dropout_stream};
   const LayerOptions run = run_options(function, read.run);
   made.threads = run.threads;
   made.parallel_for = run.parallel_for;

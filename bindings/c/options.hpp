@@ -32,6 +32,15 @@ struct StructOf<mh_attention_options> : Described<mh_attention_options> {
 };
 
 template <>
+struct StructOf<mh_attention_shape> : Described<mh_attention_shape> {
+  static constexpr const char* kName = "mh_attention_shape";
+  static void set(mh_attention_shape& made) {
+    made.type = MH_FLOAT32;
+    made.batch = made.heads = made.kv_heads = 1;
+  }
+};
+
+template <>
 struct StructOf<mh_weights_request> : Described<mh_weights_request> {
   static constexpr const char* kName = "mh_weights_request";
 };
@@ -54,6 +63,9 @@ mh_target target_number(Target target) noexcept;
 std::optional<double> scale_of(const char* function, int32_t has_scale, double scale);
 
 LayerOptions run_options(const char* function, const mh_run_options* options);
+
+// Of a struct that read_struct() gave.
+AttentionShape attention_shape(const char* function, const mh_attention_shape& read);
 
 // batch: of the call's tensors, which a list without elements must agree with.
 AttentionOptions attention_options(const char* function, const mh_attention_options* options, std::int64_t batch);

@@ -36,6 +36,8 @@ mh_status status_of(ErrorCode code) noexcept {
       return MH_FILE_MISSING;
     case ErrorCode::file_malformed:
       return MH_FILE_MALFORMED;
+    case ErrorCode::non_finite:
+      return MH_NON_FINITE;
     case ErrorCode::out_of_memory:
       return MH_OUT_OF_MEMORY;
   }
@@ -100,9 +102,9 @@ void check_reserved(const char* function, const char* name, int32_t value) {
 const char* mh_last_error_message(void) { return multihead::c::last_sentence.data(); }
 
 const char* mh_status_string(mh_status status) {
-  constexpr std::array<const char*, 10> kWords{"ok",           "shape_mismatch", "bad_option",    "unsupported",
+  constexpr std::array<const char*, 11> kWords{"ok",           "shape_mismatch", "bad_option",    "unsupported",
                                                "file_missing", "file_malformed", "out_of_memory", "bad_type",
-                                               "bad_argument", "internal_error"};
+                                               "bad_argument", "internal_error", "non_finite"};
   return status >= 0 && status < static_cast<mh_status>(kWords.size()) ? kWords[static_cast<std::size_t>(status)]
                                                                        : "unknown";
 }

@@ -1,73 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // attention(), attention_weights(), merge() and explain() of the module.
 #include "faces.hpp"
+#include "inputs.hpp"
 #include "options.hpp"
 #include "statistics.hpp"
 
 namespace face {
 namespace {
-
-// q, k and v as (batch, heads, length, width), whatever they came as.
-struct Inputs {
-  Array q, k, v;
-  bool batchless = false;  // rank 3: a batch of one without its axis
-  bool lengths_first = false;
-
-  void read_layout(nb::handle layout, const char* function) {
-    lengths_first = is_text(layout, "bshd");
-    if (!lengths_first && !is_text(layout, "bhsd"))
-      raise(PyExc_ValueError, {function, "layout"}, "is " + shown(layout) + "; \"bhsd\" or \"bshd\" is wanted");
-  }
-
-  // Brings an array into the order of axes of the C face.
-  void order(Array& array, Place place) const {
-    if (array.rank() != (batchless ? 3 : 4))
-      raise(PyExc_ValueError, place,
-            "has rank " + std::to_string(array.rank()) + ", q has rank " + std::to_string(batchless ? 3 : 4) +
-                "; they must be equal");
-    if (batchless) array.add_axis();
-    if (lengths_first) array.swap_axes(1, 2);
-  }
-
-  void read(nb::handle object, Array& array, Place place) const {
-    array.read(object, place);
-    order(array, place);
-  }
-
-  void read_first(nb::handle object, Place place) {
-    q.read(object, place);
-    if (q.rank() != 3 && q.rank() != 4)
-      raise(PyExc_ValueError, place, "has rank " + std::to_string(q.rank()) + "; 3 or 4 is wanted");
-    batchless = q.rank() == 3;
-    order(q, place);
-  }
-
-  // out as the caller orders its axes.
-  void make_out(Result& out, nb::handle given, Place place) const {
-    const int64_t batch = q.extent(0), heads = q.extent(1), length = q.extent(2), width = v.extent(3);
-    const int64_t shape[] = {batch, lengths_first ? length : heads, lengths_first ? heads : length, width};
-    if (given.is_none())
-      out.make(place, q.kind(), q.tensor().type, 4 - batchless, shape + batchless);
-    else
-      out.take(given, place);
-    order(out.array, place);
-  }
-
-  void make_lse(Result& lse, Place place) const {
-    const int64_t shape[] = {q.extent(0), q.extent(1), q.extent(2)};
-    lse.make(place, q.kind(), sum_of(q.tensor().type), 3 - batchless, shape + batchless);
-    if (batchless) lse.array.add_axis();
-  }
-
-  Weights::Extents extents() const { return {q.extent(0), q.extent(1), q.extent(2), k.extent(2), batchless}; }
-
-  // Multiply-adds, were every key seen.
-  double work() const {
-    double product = 2;
-    for (int axis = 0; axis < 4; ++axis) product *= static_cast<double>(q.extent(axis));
-    return product * static_cast<double>(k.extent(2));
-  }
-};
 
 // (out), (out, lse), (out, weights), (out, lse, weights), each with statistics last: what was asked for.
 nb::object answer(const Result& out, const Result& lse, const Weights& weights, const Statistics& statistics) {

@@ -7,6 +7,7 @@
 namespace face {
 
 void add_attention(nanobind::module_& module);
+void add_attention_backward(nanobind::module_& module);
 void add_projections(nanobind::module_& module);
 void add_statistics(nanobind::module_& module);
 void add_inspect(nanobind::module_& module);

@@ -31,6 +31,17 @@ nb::python_error refusal(const nb::python_error& cause, PyObject* also = nullptr
   throw nb::python_error(cause);
 }
 
+nb::object index_of(nb::handle object, Place place) {
+  const std::string rule = "; an integer is wanted";
+  if (is_flag(object)) raise(PyExc_TypeError, place, "has type " + name_of_type(object) + rule);
+  const nb::object index = nb::steal(PyNumber_Index(object.ptr()));
+  if (!index.is_valid()) {
+    const nb::python_error cause;
+    translate(cause, PyExc_TypeError, place, "has type " + name_of_type(object) + rule);
+  }
+  return index;
+}
+
 }  // namespace
 
 void raise(PyObject* type, const std::string& sentence) {
@@ -94,16 +105,18 @@ bool is_text(nb::handle object, const char* ascii) {
 }
 
 int64_t integer(nb::handle object, Place place) {
-  const std::string rule = "; an integer is wanted";
-  if (is_flag(object)) raise(PyExc_TypeError, place, "has type " + name_of_type(object) + rule);
-  const nb::object index = nb::steal(PyNumber_Index(object.ptr()));
-  if (!index.is_valid()) {
-    const nb::python_error cause;
-    translate(cause, PyExc_TypeError, place, "has type " + name_of_type(object) + rule);
-  }
+  const nb::object index = index_of(object, place);
   const long long value = PyLong_AsLongLong(index.ptr());
   if (value == -1 && PyErr_Occurred())
     translate(nb::python_error(), PyExc_ValueError, place, "is an integer that 64 bits do not hold");
+  return value;
+}
+
+uint64_t word(nb::handle object, Place place) {
+  const nb::object index = index_of(object, place);
+  const unsigned long long value = PyLong_AsUnsignedLongLong(index.ptr());
+  if (value == static_cast<unsigned long long>(-1) && PyErr_Occurred())
+    translate(nb::python_error(), PyExc_ValueError, place, "is an integer that 64 bits without a sign do not hold");
   return value;
 }
 

@@ -46,6 +46,8 @@ bool is_text(nb::handle object, const char* ascii);
 
 // An argument that is an integer of Python or has __index__, and is no bool.
 int64_t integer(nb::handle object, Place place);
+// The same from 0 to 2^64 - 1.
+uint64_t word(nb::handle object, Place place);
 // An argument that is a number: float, int or anything with __float__.
 double number(nb::handle object, Place place);
 // Whether an object is True or False, Python's or NumPy's.

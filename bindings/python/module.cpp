@@ -6,6 +6,7 @@ NB_MODULE(_core, module) {
   nanobind::set_leak_warnings(false);  // a thread of the interpreter's end may hold a layer: nothing is printed for it
   face::add_machine(module);
   face::add_attention(module);
+  face::add_attention_backward(module);
   face::add_statistics(module);
   face::add_inspect(module);
   face::add_projections(module);

@@ -86,6 +86,9 @@ const Options::Reader Options::kReaders[] = {
        self.options_.has_scale = 1;
        self.options_.scale = number(value, place);
      }},
+    {"dropout", [](Options& self, nb::handle value, Place place) { self.options_.dropout = number(value, place); }},
+    {"dropout_seed", [](Options& self, nb::handle value, Place place) { self.read_dropout_seed(value, place); }},
+    {"dropout_stream", [](Options& self, nb::handle value, Place place) { self.read_dropout_stream(value, place); }},
     {"threads", [](Options& self, nb::handle value, Place) { self.run_.read_threads(value); }},
     {"target", [](Options& self, nb::handle value, Place) { self.run_.read_target(value); }},
 };
@@ -186,7 +189,22 @@ void Options::read_relative_bias(nb::handle value, Place place) {
   options_.relative_max_distance = integer(value.attr("max_distance"), {place.function, "relative_bias.max_distance"});
 }
 
+void Options::read_dropout_seed(nb::handle value, Place place) {
+  options_.dropout_seed = word(value, place);
+  has_dropout_seed_ = true;
+}
+
+void Options::read_dropout_stream(nb::handle value, Place place) {
+  const uint64_t stream = word(value, place);
+  if (stream > UINT32_MAX)
+    raise(PyExc_ValueError, place, "is " + std::to_string(stream) + "; 0 to 4294967295 are wanted");
+  options_.dropout_stream = static_cast<uint32_t>(stream);
+}
+
 void Options::finish() {
+  if (options_.dropout != 0 && !has_dropout_seed_)
+    raise(PyExc_ValueError, {function_, "dropout_seed"},
+          "is missing; with dropout a seed is wanted, a new one each step");
   options_.query_offsets = query_offsets_.get();
   options_.prefixes = prefixes_.get();
   options_.lengths = lengths_.get();

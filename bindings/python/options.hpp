@@ -52,9 +52,12 @@ class Options {
   void read_cu_seqlens(nb::handle value, Place place);
   void read_segments(nb::handle value, Place place);
   void read_relative_bias(nb::handle value, Place place);
+  void read_dropout_seed(nb::handle value, Place place);
+  void read_dropout_stream(nb::handle value, Place place);
   void finish();
 
   const char* function_;
+  bool has_dropout_seed_ = false;
   Array keep_mask_, drop_mask_, bias_, table_;
   Integers query_offsets_, prefixes_, lengths_, cu_seqlens_q_, cu_seqlens_k_, q_segments_, kv_segments_;
   Numbers alibi_slopes_, sinks_;

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 
+#include "multihead/dropout.hpp"
 #include "multihead/masks.hpp"
 #include "multihead/parallel.hpp"
 #include "multihead/statistics.hpp"
@@ -51,6 +52,10 @@ struct AttentionOptions {
   RelativeBias relative_bias = {};
   std::span<const double> sinks = {};  // (heads) logits that join the denominator alone: not scaled, not capped
 
+  // While training: weights dropped on their way to the values (dropout.hpp). lse, statistics and weights on request
+  // are those before it. q_len, kv_len and batch * heads are then at most 2^32.
+  Dropout dropout = {};
+
   int threads = 1;                    // at least 1; with 1 no thread is created
   ParallelFor parallel_for = {};      // the caller's loop instead of the pool; threads then bounds concurrency
   std::optional<Target> target = {};  // pin a target; otherwise chosen_target()
@@ -68,13 +73,14 @@ struct AttentionOptions {
 // Strides are free but for the last axis of q, k, v and out, which must be contiguous. Zero extents of batch, q_len
 // and kv_len are legal. A query that sees no key gets zeros and lse -inf (the sink's logit where there is one). A NaN
 // or Inf that a row cannot see never reaches it; one that it can see shows. A row's bits depend on its query, its
-// visible keys, values and their positions, the options and the type: not on batch, neighbours, padding, packing,
-// q_len or threads; a range and the boolean mask that says the same give the same bits; targets: see Target.
-// BFloat16 and Float16 are storage: their results are those of the float call on the same values, rounded once.
-// float is summed in float, double in double (docs/numerics.md). Thread-safe for distinct outputs. Allocates nothing
-// after a thread's first calls of a size. Throws Error (shape_mismatch, bad_option, unsupported, out_of_memory) before
-// anything is written. Method: blocks of keys with a running maximum (Milakov and Gimelshein 2018; Dao 2023), memory
-// linear in length. Time follows the area that ranges (causal, window, lengths, prefixes, packing) leave visible.
+// visible keys, values and their positions, the options and the type (with dropout on its place in the tensors too):
+// not on batch, neighbours, padding, packing, q_len or threads; a range and the boolean mask that says the same give
+// the same bits; targets: see Target. BFloat16 and Float16 are storage: their results are those of the float call on
+// the same values, rounded once. float is summed in float, double in double (docs/numerics.md). Thread-safe for
+// distinct outputs. Allocates nothing after a thread's first calls of a size. Throws Error (shape_mismatch, bad_option,
+// unsupported, out_of_memory) before anything is written. Method: blocks of keys with a running maximum (Milakov and
+// Gimelshein 2018; Dao 2023), memory linear in length. Time follows the area that ranges (causal, window, lengths,
+// prefixes, packing) leave visible.
 void attention(View4<const float> q, View4<const float> k, View4<const float> v, View4<float> out,
                const AttentionOptions& options = {});
 void attention(View4<const double> q, View4<const double> k, View4<const double> v, View4<double> out,

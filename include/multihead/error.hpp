@@ -14,6 +14,7 @@ enum class ErrorCode {
   unsupported,     // a combination that is not built, or a target this machine lacks
   file_missing,    // a file cannot be opened, read or written
   file_malformed,  // a file breaks a rule of its format
+  non_finite,      // a training met NaN or infinity
   out_of_memory,   // scratch given is too small, or an allocation failed
 };
 

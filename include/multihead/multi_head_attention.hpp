@@ -94,8 +94,8 @@ struct MultiHeadRequests {
 };
 
 struct MultiHeadOptions {
-  // As attention(), the extra keys not counted. threads, parallel_for, target and scratch are the layer's: scratch is
-  // scratch_bytes() or empty.
+  // As attention(), the extra keys not counted; dropout not with extra keys. threads, parallel_for, target and scratch
+  // are the layer's: scratch is scratch_bytes() or empty.
   AttentionOptions attention = {};
   // (batch, q_len) and (batch, kv_len) with rotary: 0 to max_positions - 1. Left out, both are 0, 1, 2 ..; they must be
   // given where queries and keys differ in number, sequences are packed, or the alignment moves queries.

@@ -4,8 +4,8 @@
 // Every function that can fail returns a status; then nothing was written (but the count of mh_encoder_tokens), and
 // mh_last_error_message() has a sentence with argument, value and rule. Nothing aborts, exits, prints or throws. What
 // the operations mean, and what holds for bits, masks, special values, threads and allocation, is said once, in the C++
-// headers beside this one (attention.hpp, masks.hpp, layer.hpp, multi_head_attention.hpp, encoder.hpp), whose names
-// these are with the prefix mh_.
+// headers beside this one (attention.hpp, attention_backward.hpp, masks.hpp, layer.hpp, multi_head_attention.hpp,
+// encoder.hpp), whose names these are with the prefix mh_.
 //
 // Structs begin with struct_size. Their init functions, called as mh_x_init(&x, sizeof x), set it and every default.
 // Fields are only ever added at the end: a newer library takes what an older caller lacks as its default, and a newer
@@ -56,7 +56,8 @@ enum {
   MH_OUT_OF_MEMORY = 6,   // scratch given is too small, or an allocation failed
   MH_BAD_TYPE = 7,        // a tensor's element type is not the one that is wanted there
   MH_BAD_ARGUMENT = 8,    // NULL where something is needed, a rank, an enumeration's or a struct_size's value
-  MH_INTERNAL_ERROR = 9   // a fault of the library
+  MH_INTERNAL_ERROR = 9,  // a fault of the library
+  MH_NON_FINITE = 10      // a training met NaN or infinity
 };
 
 // "shape_mismatch"; "unknown" for a number that is no status. Never NULL.
@@ -183,6 +184,10 @@ typedef struct mh_attention_options {
   int32_t reserved;                // 0
   int64_t relative_max_distance;   // 128 by init
   const mh_run_options* run;       // NULL: one thread, chosen target, own scratch
+  double dropout;                  // the probability that a weight is dropped; 0: none, and the next two mean nothing
+  uint64_t dropout_seed;           // another one each step of a training
+  uint32_t dropout_stream;         // tells apart calls that share a seed
+  int32_t reserved_2;              // 0
 } mh_attention_options;
 
 MH_API void mh_attention_options_init(mh_attention_options* options, size_t size);
@@ -266,6 +271,28 @@ MH_API mh_status mh_merge(const mh_tensor* out_a, const mh_tensor* lse_a, const 
                           const mh_tensor* lse_b, const mh_tensor* out, const mh_tensor* lse,
                           const mh_run_options* run);
 
+// Gradients of mh_attention, AttentionGradients of attention_backward.hpp: outputs that are overwritten; NULL: not
+// asked for, and costs nothing. Sums: the type of lse.
+typedef struct mh_attention_gradients {
+  uint32_t struct_size;
+  int32_t reserved;                // 0
+  const mh_tensor *q, *k, *v;      // of the extents and type of q, k and v
+  const mh_tensor* bias;           // rank 1 to 4, of the sums' type; summed over each axis of extent 1 or left out
+  const mh_tensor* alibi_slopes;   // (heads) float64
+  const mh_tensor* relative_bias;  // (buckets, heads) of the sums' type
+  const mh_tensor* sinks;          // (heads) float64
+  const mh_tensor* scale;          // (1) float64
+} mh_attention_gradients;
+
+MH_API void mh_attention_gradients_init(mh_attention_gradients* gradients, size_t size);
+
+// From d_out (batch, heads, q_len, value_dim), and d_lse (batch, heads, q_len) or NULL, to the gradients of what
+// mh_attention read; attention_backward() of attention_backward.hpp. q, k, v, out, lse and options are those of the
+// forward call, lse included.
+MH_API mh_status mh_attention_backward(const mh_tensor* q, const mh_tensor* k, const mh_tensor* v, const mh_tensor* out,
+                                       const mh_tensor* lse, const mh_tensor* d_out, const mh_tensor* d_lse,
+                                       const mh_attention_gradients* gradients, const mh_attention_options* options);
+
 // The extents of one call, for questions that need no data.
 typedef struct mh_attention_shape {
   uint32_t struct_size;
@@ -283,6 +310,10 @@ MH_API mh_status mh_attention_scratch_bytes(const mh_attention_shape* shape, con
 MH_API mh_status mh_attention_statistics_scratch_bytes(const mh_attention_shape* shape,
                                                        const mh_attention_options* options, int32_t weights,
                                                        const mh_statistics_request* statistics, size_t* bytes);
+
+// The same of mh_attention_backward, for any gradients asked for.
+MH_API mh_status mh_attention_backward_scratch_bytes(const mh_attention_shape* shape,
+                                                     const mh_attention_options* options, size_t* bytes);
 
 // What would run and why; AttentionPlan of attention.hpp. Texts end with 0 and are cut off to fit.
 typedef struct mh_attention_plan {

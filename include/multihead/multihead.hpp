@@ -7,7 +7,9 @@
 #define MULTIHEAD_VERSION_PATCH 0
 
 #include "multihead/attention.hpp"
+#include "multihead/attention_backward.hpp"
 #include "multihead/cache.hpp"
+#include "multihead/dropout.hpp"
 #include "multihead/error.hpp"
 #include "multihead/inspect.hpp"
 #include "multihead/io.hpp"

@@ -11,12 +11,13 @@ namespace multihead {
 
 namespace {
 
-constexpr std::array<std::pair<ErrorCode, std::string_view>, 6> kNames{{
+constexpr std::array<std::pair<ErrorCode, std::string_view>, 7> kNames{{
     {ErrorCode::shape_mismatch, "shape_mismatch"},
     {ErrorCode::bad_option, "bad_option"},
     {ErrorCode::unsupported, "unsupported"},
     {ErrorCode::file_missing, "file_missing"},
     {ErrorCode::file_malformed, "file_malformed"},
+    {ErrorCode::non_finite, "non_finite"},
     {ErrorCode::out_of_memory, "out_of_memory"},
 }};
 

@@ -136,6 +136,17 @@ void check_by_head(const char* function, const AttentionShape& shape, const Atte
   }
 }
 
+void check_dropout(const char* function, const AttentionShape& shape, const AttentionOptions& options) {
+  const double probability = options.dropout.probability;
+  if (!(probability >= 0 && probability < 1))
+    refuse(function, "the dropout probability is " + std::to_string(probability) + "; it must be from 0 to below 1");
+  if (probability == 0) return;
+  constexpr std::int64_t kCounted = std::int64_t{1} << 32;  // what a word of the draw counts
+  check_between(function, "q_len with dropout", shape.q_len, 0, kCounted);
+  check_between(function, "kv_len with dropout", shape.kv_len, 0, kCounted);
+  check_between(function, "batch x heads with dropout", shape.batch * shape.heads, 0, kCounted);
+}
+
 void check_bias_type(const char* function, const char* name, Type type, const AttentionShape& shape) {
   if (type == Type::float64 && shape.type != Type::float64)
     fail(ErrorCode::unsupported, std::string(function) + ": " + name + " is float64, q is " +
@@ -196,6 +207,7 @@ void check_attention(const char* function, const AttentionShape& shape, const At
   // Finite and not zero in float too, with room for products.
   if (options.softcap != 0 && !(options.softcap >= 1e-18 && options.softcap <= 1e18))
     refuse(function, "softcap is " + std::to_string(options.softcap) + "; it must be 0 or from 1e-18 to 1e18");
+  check_dropout(function, shape, options);
   check_packing(function, shape, options);
   check_sequences(function, shape, options);
   check_alignment(function, shape, options);

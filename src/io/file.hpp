@@ -47,6 +47,7 @@ using FileHandle = std::unique_ptr<std::FILE, CloseFile>;
 std::FILE* open_to_read(const std::filesystem::path& path) noexcept;
 std::FILE* create_new(const std::filesystem::path& path) noexcept;  // EEXIST where the name is taken
 bool seek(std::FILE* file, std::uint64_t offset) noexcept;
+bool reach_disk(std::FILE* file) noexcept;  // what was written to it; true where the system has no way to ask for that
 
 // What a file says, fit for a sentence: at most so many of its characters, all but printable ASCII as \xNN.
 inline std::string printable(std::string_view text, std::size_t most = 32) {
@@ -113,8 +114,9 @@ class InputFile {
   std::uint64_t size_ = 0;
 };
 
-// A file that takes its name only when it is complete. Until commit() the bytes stand in a temporary file in the same
-// directory, which the destructor removes. Links are followed, and a file that is replaced hands on its permissions.
+// A file that takes its name only when it is complete and on the disk, so that a power cut too leaves the old file or
+// the new one. Until commit() the bytes stand in a temporary file in the same directory, which the destructor removes.
+// Links are followed, and a file that is replaced hands on its permissions.
 class OutputFile {
  public:
   OutputFile(const std::filesystem::path& path, const Origin& origin) : origin_(origin), target_(path) {
@@ -143,6 +145,7 @@ class OutputFile {
   }
 
   void commit() {
+    if (!reach_disk(file_.get())) fail(last_system_error());
     if (std::fclose(file_.release()) != 0) fail(last_system_error());
     std::error_code error;
     std::filesystem::rename(temporary_, target_, error);

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdint>
 #include <cstdio>
 #include <limits>
@@ -20,6 +21,11 @@ std::FILE* create_new(const std::filesystem::path& path) noexcept { return std::
 
 bool seek(std::FILE* file, std::uint64_t offset) noexcept {
   return fseeko(file, static_cast<off_t>(offset), SEEK_SET) == 0;
+}
+
+bool reach_disk(std::FILE* file) noexcept {
+  if (std::fflush(file) != 0) return false;
+  return fsync(fileno(file)) == 0 || errno == EINVAL || errno == ENOSYS || errno == ENOTSUP;
 }
 
 namespace {

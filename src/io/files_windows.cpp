@@ -32,6 +32,8 @@ bool seek(std::FILE* file, std::uint64_t offset) noexcept {
   return _fseeki64(file, static_cast<std::int64_t>(offset), SEEK_SET) == 0;
 }
 
+bool reach_disk(std::FILE* file) noexcept { return std::fflush(file) == 0 && _commit(_fileno(file)) == 0; }
+
 namespace {
 
 std::string last_windows_error() {

@@ -32,9 +32,7 @@ struct Tensors {
   View4<S> out;
   View3<Sum<S>> lse;
 
-  AttentionCall<Sum<S>> call() const {
-    return {StoredTensor(q), StoredTensor(k), StoredTensor(v), StoredTensor(out), lse};
-  }
+  AttentionCall<Sum<S>> call() const { return {TypedTensor(q), TypedTensor(k), TypedTensor(v), TypedTensor(out), lse}; }
 };
 
 template <class S>

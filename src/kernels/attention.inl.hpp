@@ -9,6 +9,7 @@
 //                 with a softcap, biases or masks, score_terms makes S of the products and finds m_b
 //   softmax       P = 2^(S - m_b), l_b = sum of P in 16 chains; then the factors that merge the block:
 //                 m' = max(m, m_b), a = 2^(m - m'), b = 2^(m_b - m')
+//                 with dropout, P is then taken times its factors; sums, statistics and lse are those before it
 //   output_tile   O_b = P^T V from zero, merged as it leaves the registers: O = O a + O_b b
 //
 // (Milakov and Gimelshein 2018, section 3; Dao 2023, algorithm 1, with the block's own maximum, so that blocks are
@@ -39,6 +40,7 @@ struct RowState {
   T* seen;        // [kMaskWords]: bit k of word w is set where a row may see key 32 w + k, as integers
   T* distances;   // [kDistanceLines]: what is added at distance key - row, at place row - key + kKeyBlock - 1
   T* staged;      // [kRowBlock][kKeyBlock]: rows of bias or weights
+  T* dropout;     // [kKeyBlock]: factors
   T* statistics;  // StatisticsRows
   T* keys;        // [kKeyBlock][head_dim]: widened, where stored in two bytes
   T* values;      // [kKeyBlock][value_dim]
@@ -57,6 +59,7 @@ struct RowState {
     bias = take(needs.bias, kKeyBlock), seen = take(needs.masks, kMaskWords);
     distances = take(needs.distances, kDistanceLines);
     staged = take(needs.bias_staged || needs.weights, kKeyBlock);
+    dropout = take(needs.dropout, kKeyBlock);
     statistics = take(needs.statistics_lines > 0, static_cast<int>(needs.statistics_lines));
     keys = widened ? next : nullptr, values = widened ? next + kKeyBlock * task.head_dim : nullptr;
   }

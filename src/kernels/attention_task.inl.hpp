@@ -28,8 +28,18 @@ void write_output(const AttentionTask<T>& task, const RowState<T>& rows) {
   }
 }
 
+// What a tile multiplies the queries' panel, or another, with: keys, or values, row by row.
+template <class T>
+struct Broadcasts {
+  const T* rows;
+  std::int64_t stride;
+  int width;
+  T scale;
+  bool masks;  // hidden keys become -inf
+};
+
 template <class T, int N>
-void score_strip(const Walk<T>& walk, const Group& group, int key) {
+void product_strip(const Walk<T>& walk, const RowState<T>& rows, const Broadcasts<T>& by, const Group& group, int key) {
   int low = group.count, high = 0;
   bool masked = false;
   for (int i = 0; i < group.count; ++i) {
@@ -39,13 +49,12 @@ void score_strip(const Walk<T>& walk, const Group& group, int key) {
     high = i + 1;
   }
   if (low >= high) return;
-  const auto& task = walk.task;
-  if (!task.terms.any())  // they mask by themselves, after the softcap
+  if (by.masks)
     for (int i = low; i < high; ++i) masked |= !walk.all_see(group.first + i, group.start, key, key + N);
   const int lane = (group.first + low) * Vec<T>::kLanes;
-  const T* k = walk.keys + key * walk.k_stride;
+  const T* from = by.rows + key * by.stride;
   const auto run = [&]<int V>() {
-    score_tile<T, N, V>(k, walk.k_stride, walk.rows.q + lane, task.head_dim, task.scale, walk.rows, lane, key, masked);
+    score_tile<T, N, V>(from, by.stride, rows.q + lane, by.width, by.scale, rows, lane, key, masked);
   };
   if (high - low == 1)
     run.template operator()<1>();
@@ -55,19 +64,27 @@ void score_strip(const Walk<T>& walk, const Group& group, int key) {
     run.template operator()<kTileVecs>();
 }
 
-// Scores of the group for the block's keys, in strips of as many keys as a tile broadcasts.
+// Products of the group with the block's keys, in strips of as many keys as a tile broadcasts: from rows.q to
+// rows.scores.
 template <class T>
-void score_block(const Walk<T>& walk, const Group& group) {
+void product_block(const Walk<T>& walk, const RowState<T>& rows, const Broadcasts<T>& by, const Group& group) {
   int key = group.begin;
   const bool prefetch = group.first == 0 && walk.task.terms.dense();
   for (; key + kTileBroadcasts <= group.end; key += kTileBroadcasts) {
     if (prefetch) prefetch_terms(walk, group.start, key, kTileBroadcasts);
-    score_strip<T, kTileBroadcasts>(walk, group, key);
+    product_strip<T, kTileBroadcasts>(walk, rows, by, group, key);
   }
   if constexpr (kTileBroadcasts > 4)
-    if (key + 4 <= group.end) score_strip<T, 4>(walk, group, key), key += 4;
-  if (key + 2 <= group.end) score_strip<T, 2>(walk, group, key), key += 2;
-  if (key < group.end) score_strip<T, 1>(walk, group, key);
+    if (key + 4 <= group.end) product_strip<T, 4>(walk, rows, by, group, key), key += 4;
+  if (key + 2 <= group.end) product_strip<T, 2>(walk, rows, by, group, key), key += 2;
+  if (key < group.end) product_strip<T, 1>(walk, rows, by, group, key);
+}
+
+// Scores of the group for the block's keys; terms mask by themselves, after the softcap.
+template <class T>
+void score_block(const Walk<T>& walk, const Group& group) {
+  const auto& task = walk.task;
+  product_block(walk, walk.rows, {walk.keys, walk.k_stride, task.head_dim, task.scale, !task.terms.any()}, group);
 }
 
 // The terms of the group's scores.
@@ -90,6 +107,18 @@ void softmax_block(const Walk<T>& walk, const Group& group) {
     T* weights = walk.rows.scores + lane;
     for (int key = group.begin; key < begin; ++key) Vec<T>::splat(0).store(weights + key * kRowBlock);
     for (int key = end; key < group.end; ++key) Vec<T>::splat(0).store(weights + key * kRowBlock);
+  }
+}
+
+// Weights of the group times the factors of dropout, on their way to the values.
+template <class T>
+MULTIHEAD_NOINLINE void drop_block(const Walk<T>& walk, const Group& group) {
+  const std::int64_t lane = group.first * Vec<T>::kLanes;
+  for (std::int64_t key = group.begin; key < group.end; ++key) {
+    T* const weights = walk.rows.scores + key * kRowBlock + lane;
+    const T* const factors = walk.rows.dropout + key * kRowBlock + lane;
+    for (int i = 0; i < group.count * Vec<T>::kLanes; i += Vec<T>::kLanes)
+      (Vec<T>::load(weights + i) * Vec<T>::load(factors + i)).store(weights + i);
   }
 }
 
@@ -221,7 +250,7 @@ void attention_task(const AttentionTask<T>& task) noexcept {
   count_task(kTarget);
   Walk<T> walk(task);
   const RowState<T>& rows = walk.rows;
-  const bool terms = task.terms.any();
+  const bool terms = task.terms.any(), drops = task.out && task.dropout.any();
   const StatisticsRows<T> statistics(walk);
   pack_queries(task, rows);
   start_rows(walk);
@@ -235,6 +264,9 @@ void attention_task(const AttentionTask<T>& task) noexcept {
     if (task.terms.dense() || !walk.all_see(start)) walk.set_ranges(start);
     walk.set_keys(start, seen);
     if (task.out) walk.set_values(start, {0, std::min<std::int64_t>(kKeyBlock, task.kv_len - start)});
+    if (drops)
+      draw_factors(task.dropout, start, static_cast<int>(seen.begin), static_cast<int>(seen.end), task.rows,
+                   rows.dropout);
     if (task.statistics) open_statistics(walk, statistics, start, seen);
     for (int first = 0; first < walk.vecs; first += kTileVecs) {
       const Group group = group_of(walk, first, start);
@@ -246,6 +278,7 @@ void attention_task(const AttentionTask<T>& task) noexcept {
         statistics_block(walk, statistics, group);
       else
         softmax_block(walk, group);
+      if (drops) drop_block(walk, group);
       if (task.out) output_block(walk, group);
     }
   }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // explain(): what a call would run, and why.
+#include "kernels/explain.hpp"
+
 #include "core/scratch.hpp"
 #include "core/validate.hpp"
 #include "kernels/schedule.hpp"
@@ -7,8 +9,6 @@
 namespace multihead {
 
 namespace {
-
-constexpr const char* kName = "explain";
 
 std::string reason(const AttentionOptions& options, Target target) {
   const std::string name(target_name(target));
@@ -32,31 +32,38 @@ const char* short_name(Type type) {
 }
 
 template <class T>
-void add_schedule(const AttentionShape& shape, const AttentionOptions& options, AttentionPlan& plan) {
+void add_schedule(const char* function, const AttentionShape& shape, const AttentionOptions& options,
+                  AttentionPlan& plan) {
   Schedule<T> schedule(shape, options);
-  Scratch scratch(schedule.table_bytes(), {}, kName);
-  schedule.prepare(kName, scratch.take<std::byte>(schedule.table_bytes()));
+  Scratch scratch(schedule.table_bytes(), {}, function);
+  schedule.prepare(function, scratch.take<std::byte>(schedule.table_bytes()));
   plan.tasks = schedule.tasks();
   plan.visible_pairs = schedule.sequences().pairs(schedule.rules()) * static_cast<double>(shape.heads);
 }
 
 }  // namespace
 
-AttentionPlan explain(const AttentionShape& shape, const AttentionOptions& options) {
-  check_attention(kName, shape, options);
+AttentionPlan plan_of(const char* function, const char* kernel, const AttentionShape& shape,
+                      const AttentionOptions& options) {
+  check_attention(function, shape, options);
   const KernelTable& table = choose_kernels(options.target);
   AttentionPlan plan{};
   plan.target = table.target;
-  plan.kernel = std::string("attention_") + short_name(shape.type) + "_" + std::string(target_name(table.target));
+  plan.kernel = std::string(kernel) + "_" + short_name(shape.type) + "_" + std::string(target_name(table.target));
   plan.why = reason(options, table.target);
   plan.row_block = kRowBlock;
   plan.key_block = kKeyBlock;
   plan.score_tile = shape.type == Type::float64 ? table.tile_f64 : table.tile_f32;
   plan.terms = terms_text(options);
   if (shape.type == Type::float64)
-    add_schedule<double>(shape, options, plan);
+    add_schedule<double>(function, shape, options, plan);
   else
-    add_schedule<float>(shape, options, plan);
+    add_schedule<float>(function, shape, options, plan);
+  return plan;
+}
+
+AttentionPlan explain(const AttentionShape& shape, const AttentionOptions& options) {
+  AttentionPlan plan = plan_of("explain", "attention", shape, options);
   plan.flops = 2.0 * plan.visible_pairs * static_cast<double>(shape.head_dim + shape.value_dim);
   plan.scratch_bytes = attention_scratch_bytes(shape, options);
   return plan;

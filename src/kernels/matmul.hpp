@@ -11,9 +11,9 @@
 
 namespace multihead {
 
-// c = activation(a b + bias). a (rows, inner) and c (rows, columns) contiguous along rows; b (inner, columns) along
-// either axis, or packed once: blocks of kRowBlock columns, each inner lines of kRowBlock elements, zeros after the
-// last column.
+// c = activation(a b + bias), or c += a b. c (rows, columns) contiguous along rows; a (rows, inner) and b (inner,
+// columns) along either axis, a also of one stride 0; b may be packed once: blocks of kRowBlock columns, each inner
+// lines of kRowBlock elements, zeros after the last column.
 template <class T>
 struct Product {
   MatrixView<const T> a, b;
@@ -21,6 +21,7 @@ struct Product {
   const T* packed = nullptr;  // then b is not read
   const T* bias = nullptr;    // (columns)
   Activation activation = Activation::none;
+  bool add = false;
 };
 
 // Elements of a packed matrix.
@@ -52,7 +53,7 @@ void run_products(std::span<const Product<T>> products, int threads, const Paral
     const Product<T>* product = products.data();
     for (; index >= tasks_of(*product); ++product) index -= tasks_of(*product);
     const std::int64_t chunks = product_tasks(product->c.extent(0), 1);
-    const auto& [a, b, c, packed, bias, activation] = *product;
+    const auto& [a, b, c, packed, bias, activation, add] = *product;
     const std::int64_t row = index % chunks * kRowChunk, column = index / chunks * kRowBlock;
     MatmulTask<T> task{};
     task.a = a.data() + row * a.stride(0);
@@ -63,7 +64,9 @@ void run_products(std::span<const Product<T>> products, int threads, const Paral
     if (bias) task.bias = bias + column;
     task.activation = activation;
     task.c = &c(row, column);
-    task.a_stride = a.stride(0);
+    task.a_turned = a.extent(1) > 1 && a.stride(1) != 1;
+    task.add = add;
+    task.a_stride = a.stride(task.a_turned ? 1 : 0);
     task.b_inner_stride = b.stride(0);
     task.b_column_stride = b.extent(1) > 1 ? b.stride(1) : 1;
     task.c_stride = c.stride(0);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // C = A B for one block of columns. An element is a sum over blocks of kInnerBlock input channels, each block one
 // chain of fused multiply-adds from zero, the blocks added in ascending order: the same whatever the rows and columns
-// beside it, and closer to the true sum than one long chain.
+// beside it, and closer to the true sum than one long chain. C += A B adds the blocks to what is there.
 
 // C (N, V registers of columns) = or += A (N, count) panel, the last register only as far as columns reach.
-template <class T, int N, int V>
+template <class T, int N, int V, bool kTurned>
 MULTIHEAD_NOINLINE void matmul_tile(const T* a, std::int64_t a_stride, const T* panel, std::int64_t count, T* c,
                                     std::int64_t c_stride, int columns, bool add) {
   constexpr int kLanes = Vec<T>::kLanes;
@@ -14,7 +14,7 @@ MULTIHEAD_NOINLINE void matmul_tile(const T* a, std::int64_t a_stride, const T* 
     MULTIHEAD_UNROLL
     for (int v = 0; v < V; ++v) sums[n][v] = Vec<T>::splat(0);
   }
-  accumulate<T, N, 0, V>(sums, a, a_stride, 1, panel, count);
+  accumulate<T, N, 0, V>(sums, a, kTurned ? 1 : a_stride, kTurned ? a_stride : 1, panel, count);
   const int last = columns - (V - 1) * kLanes;
   MULTIHEAD_UNROLL
   for (int n = 0; n < N; ++n) {
@@ -30,13 +30,13 @@ MULTIHEAD_NOINLINE void matmul_tile(const T* a, std::int64_t a_stride, const T* 
   }
 }
 
-template <class T, int V>
+template <class T, int V, bool kTurned>
 void matmul_rows(const MatmulTask<T>& task, const T* a, const T* panel, std::int64_t count, int column, bool add) {
   const int columns = std::min(task.columns - column, V * Vec<T>::kLanes);
   std::int64_t row = 0;
   const auto tile = [&]<int N>() {
-    matmul_tile<T, N, V>(a + row * task.a_stride, task.a_stride, panel, count, task.c + row * task.c_stride + column,
-                         task.c_stride, columns, add);
+    matmul_tile<T, N, V, kTurned>(a + (kTurned ? row : row * task.a_stride), task.a_stride, panel, count,
+                                  task.c + row * task.c_stride + column, task.c_stride, columns, add);
     row += N;
   };
   while (row + kTileBroadcasts <= task.rows) tile.template operator()<kTileBroadcasts>();
@@ -63,9 +63,8 @@ void matmul_pack(const MatmulTask<T>& task, const T* b, std::int64_t count) {
     }
 }
 
-// B is packed, or contiguous along columns (b_column_stride 1) or along the inner axis (b_inner_stride 1).
-template <class T>
-void matmul_task(const MatmulTask<T>& task) noexcept {
+template <class T, bool kTurned>
+void matmul_blocks(const MatmulTask<T>& task) {
   constexpr int kLanes = Vec<T>::kLanes;
   std::int64_t inner = 0;
   do {  // once for inner == 0: C becomes zero
@@ -74,17 +73,23 @@ void matmul_task(const MatmulTask<T>& task) noexcept {
     const T* lines = task.packed ? task.packed + inner * kRowBlock : task.scratch;
     for (int column = 0; column < task.columns; column += kTileVecs * kLanes) {
       const int vecs = std::min(kTileVecs, (task.columns - column + kLanes - 1) / kLanes);
-      const T* a = task.a + inner;
+      const T* a = task.a + (kTurned ? inner * task.a_stride : inner);
       const T* panel = lines + column;
-      const bool add = inner > 0;
+      const bool add = task.add || inner > 0;
       if (vecs == 1)
-        matmul_rows<T, 1>(task, a, panel, count, column, add);
+        matmul_rows<T, 1, kTurned>(task, a, panel, count, column, add);
       else if (vecs == 2 || kTileVecs == 2)
-        matmul_rows<T, 2>(task, a, panel, count, column, add);
+        matmul_rows<T, 2, kTurned>(task, a, panel, count, column, add);
       else
-        matmul_rows<T, kTileVecs>(task, a, panel, count, column, add);
+        matmul_rows<T, kTileVecs, kTurned>(task, a, panel, count, column, add);
     }
     inner += kInnerBlock;
   } while (inner < task.inner);
+}
+
+// B is packed, or contiguous along columns (b_column_stride 1) or along the inner axis (b_inner_stride 1).
+template <class T>
+void matmul_task(const MatmulTask<T>& task) noexcept {
+  task.a_turned ? matmul_blocks<T, true>(task) : matmul_blocks<T, false>(task);
   finish_product(task);
 }

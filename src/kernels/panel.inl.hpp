@@ -78,15 +78,16 @@ MULTIHEAD_NOINLINE void unpack_panel(const T* panel, int rows, std::int64_t colu
     }
 }
 
-// The inner step of every product: for each k, element (n, k) of A is broadcast and multiplied with line k of a panel.
+// The inner step of every product: for each k, element (n, k) of A is broadcast and multiplied with line k of a panel,
+// or of rows that lie line elements apart.
 //   sums[n][v] = fma(A(n, k), panel[k][v], sums[n][v]), k ascending: one chain an element
 template <class T, int N, int Low, int High, int V>
 MULTIHEAD_INLINE void accumulate(Vec<T> (&sums)[N][V], const T* a, std::int64_t n_step, std::int64_t k_step,
-                                 const T* panel, std::int64_t count) {
+                                 const T* panel, std::int64_t count, std::int64_t line = kRowBlock) {
   for (std::int64_t k = 0; k < count; ++k) {
     Vec<T> lanes[V];
     MULTIHEAD_UNROLL
-    for (int v = Low; v < High; ++v) lanes[v] = Vec<T>::load(panel + k * kRowBlock + v * Vec<T>::kLanes);
+    for (int v = Low; v < High; ++v) lanes[v] = Vec<T>::load(panel + k * line + v * Vec<T>::kLanes);
     MULTIHEAD_UNROLL
     for (int n = 0; n < N; ++n) {
       const Vec<T> element = Vec<T>::splat(a[n * n_step + k * k_step]);

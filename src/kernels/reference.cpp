@@ -5,30 +5,18 @@
 #include "multihead/reference.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <limits>
 #include <vector>
 
-#include "core/element.hpp"
 #include "core/float_mode.hpp"
 #include "kernels/operands.hpp"
+#include "kernels/reference_terms.hpp"
 #include "kernels/sequences.hpp"
-#include "kernels/table.hpp"
 
 namespace multihead {
 
 namespace {
-
-// exp and log of the baseline target: compiled for any machine, the same bits everywhere.
-double exp_of(double x) {
-  baseline_table.f64.map(MathFunction::exp, &x, &x, 1);
-  return x;
-}
-double log_of(double x) {
-  baseline_table.f64.map(MathFunction::log, &x, &x, 1);
-  return x;
-}
 
 // softmax over the scores of one row, in place; returns the log of the sum of exp. The largest score is taken out
 // first, so that exp cannot overflow: exp(s - m) / sum exp(s - m) is the same number.
@@ -41,54 +29,8 @@ double softmax(std::vector<double>& scores) {
   return m + log_of(sum);
 }
 
-}  // namespace
-
-namespace {
-
-double tanh_of(double x) {
-  baseline_table.f64.map(MathFunction::tanh, &x, &x, 1);
-  return x;
-}
-
-// Where an element of a broadcast view stands.
-std::int64_t offset_of(const BroadcastView& view, std::array<std::int64_t, 4> place) {
-  std::int64_t offset = 0;
-  for (std::size_t axis = 0; axis < 4; ++axis) offset += view.extents[axis] == 1 ? 0 : place[axis] * view.strides[axis];
-  return offset;
-}
-
-bool is_true(const Mask& mask, std::array<std::int64_t, 4> place) {
-  return static_cast<const std::uint8_t*>(mask.view.data)[offset_of(mask.view, place)] != 0;
-}
-
-double bias_of(const AttentionOptions& options, std::array<std::int64_t, 4> place) {
-  const Bias& bias = options.bias;
-  return bias.given() ? element_as_double(bias.view.data, bias.type, offset_of(bias.view, place)) : 0;
-}
-
-double relative_bias(const RelativeBias& relative, std::int64_t h, std::int64_t r) {
-  if (!relative.given()) return 0;
-  const int bucket =
-      relative_bucket(r, static_cast<int>(relative.extents[0]), relative.bidirectional, relative.max_distance);
-  return element_as_double(relative.data, relative.type, bucket * relative.strides[0] + h * relative.strides[1]);
-}
-
-// Of query i and key j, both counted from the first of their sequence: place in the tensors.
-using Place = std::array<std::int64_t, 4>;
-
-bool hidden(const AttentionOptions& options, const Place& place) {
-  if (options.keep_mask.given() && !is_true(options.keep_mask, place)) return true;
-  if (options.drop_mask.given() && is_true(options.drop_mask, place)) return true;
-  return bias_of(options, place) == -std::numeric_limits<double>::infinity();
-}
-
-// A score on its way from the scaled product: p is the query's position, j the key's.
-double score_of(double dot, const AttentionOptions& options, std::int64_t p, std::int64_t j, const Place& place) {
-  const std::int64_t h = place[1];
-  double score = options.softcap > 0 ? options.softcap * tanh_of(dot / options.softcap) : dot;
-  if (!options.alibi_slopes.empty())
-    score -= options.alibi_slopes[static_cast<std::size_t>(h)] * static_cast<double>(p < j ? j - p : p - j);
-  return score + relative_bias(options.relative_bias, h, j - p) + bias_of(options, place);
+double dropout_factor(const Dropout& dropout, std::int64_t bh, std::int64_t i, std::int64_t j) {
+  return is_dropped(dropout, bh, i, j) ? 0 : 1 / (1 - dropout.probability);
 }
 
 }  // namespace
@@ -123,6 +65,9 @@ void attention_reference(View4<const double> q, View4<const double> k, View4<con
         if (!options.sinks.empty()) weights.push_back(options.sinks[static_cast<std::size_t>(h)]);
         const double row_lse = weights.empty() ? -std::numeric_limits<double>::infinity() : softmax(weights);
         if (lse.data()) lse(b, h, row) = row_lse;
+        if (options.dropout.probability > 0)
+          for (std::size_t n = 0; n < visible.size(); ++n)
+            weights[n] *= dropout_factor(options.dropout, b * shape.heads + h, row, visible[n]);
         for (std::int64_t c = 0; c < shape.value_dim; ++c) {
           out(b, h, row, c) = 0;
           for (std::size_t n = 0; n < visible.size(); ++n) out(b, h, row, c) += weights[n] * v(b, kv, visible[n], c);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "core/dropout.hpp"
 #include "core/element.hpp"
 #include "core/parallel.hpp"
 #include "core/scratch.hpp"
@@ -70,7 +71,8 @@ TaskNeeds Schedule<T>::needs() const {
           .bias = bias.given(),
           .masks = options_.keep_mask.given() || options_.drop_mask.given(),
           .distances = options_.relative_bias.given(),
-          .bias_staged = bias.given() && !plain};
+          .bias_staged = bias.given() && !plain,
+          .dropout = options_.dropout.probability > 0};
 }
 
 template <class T>
@@ -137,6 +139,19 @@ ScoreTerms<T> Schedule<T>::terms(const Sequence& sequence, std::int64_t head, st
 }
 
 template <class T>
+DropoutTask<T> Schedule<T>::dropout(const Sequence& sequence, std::int64_t head, std::int64_t row) const {
+  const Dropout& dropout = options_.dropout;
+  if (!needs_.dropout) return {};
+  return {.bound = drop_bound(dropout.probability),
+          .factor = static_cast<T>(1 / (1 - dropout.probability)),
+          .seed = dropout.seed,
+          .stream = dropout.stream,
+          .bh = static_cast<std::uint32_t>(sequence.batch * shape_.heads + head),
+          .row = static_cast<std::uint32_t>(sequence.q_begin + row),
+          .key = sequence.k_begin};
+}
+
+template <class T>
 AttentionTask<T> Schedule<T>::task(const AttentionCall<T>& call, const Sequence& sequence, std::int64_t head,
                                    std::int64_t row, std::int64_t rows, KeyRange* visible) const {
   const std::int64_t b = sequence.batch, kv = head / group_, i = sequence.q_begin + row;
@@ -161,6 +176,7 @@ AttentionTask<T> Schedule<T>::task(const AttentionCall<T>& call, const Sequence&
   task.value_dim = static_cast<int>(shape_.value_dim);
   task.scale = scale_;
   task.terms = terms(sequence, head, row);
+  task.dropout = dropout(sequence, head, row);
   task.has_sink = !options_.sinks.empty();
   if (task.has_sink) task.sink = options_.sinks[static_cast<std::size_t>(head)];
   task.needs = needs_;
@@ -202,7 +218,7 @@ std::string terms_text(const AttentionOptions& options) {
        {std::pair{options.softcap > 0, "softcap"}, std::pair{!options.alibi_slopes.empty(), "alibi_slopes"},
         std::pair{options.relative_bias.given(), "relative_bias"}, std::pair{options.bias.given(), "bias"},
         std::pair{options.keep_mask.given(), "keep_mask"}, std::pair{options.drop_mask.given(), "drop_mask"},
-        std::pair{!options.sinks.empty(), "sinks"}})
+        std::pair{!options.sinks.empty(), "sinks"}, std::pair{options.dropout.probability > 0, "dropout"}})
     if (given) text += (text.empty() ? "" : ", ") + std::string(name);
   return text.empty() ? "none" : text;
 }

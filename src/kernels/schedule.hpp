@@ -16,14 +16,14 @@
 namespace multihead {
 
 // A tensor (batch, heads, length, width) of a storage type.
-struct StoredTensor {
+struct TypedTensor {
   std::byte* data = nullptr;
   Type type = Type::float32;
   std::array<std::int64_t, 4> strides{};
 
-  StoredTensor() = default;
+  TypedTensor() = default;
   template <class T>
-  explicit StoredTensor(const View4<T>& view)
+  explicit TypedTensor(const View4<T>& view)
       : data(reinterpret_cast<std::byte*>(const_cast<std::remove_const_t<T>*>(view.data()))),
         type(kTypeOf<std::remove_const_t<T>>),
         strides(view.strides()) {}
@@ -36,7 +36,7 @@ struct StoredTensor {
 // T: the type of the sums.
 template <class T>
 struct AttentionCall {
-  StoredTensor q, k, v, out;
+  TypedTensor q, k, v, out;
   View3<T> lse;          // or without data
   T* row_max = nullptr;  // (batch, heads, q_len) or null: statistics for weights
   T* row_sum = nullptr;
@@ -62,6 +62,7 @@ class Schedule {
   const AttentionOptions& options() const { return options_; }
   const Sequences& sequences() const { return sequences_; }
   const RangeRules& rules() const { return rules_; }
+  const TaskNeeds& task_needs() const { return needs_; }
   std::int64_t tasks() const { return sequences_.row_blocks() * shape_.heads; }
 
   // Runs the call. scratch: task_bytes(false) for each of min(threads, tasks()) workers, aligned to a cache line.
@@ -76,6 +77,7 @@ class Schedule {
   TaskNeeds needs() const;
   std::int64_t finite_entries() const;
   ScoreTerms<T> terms(const Sequence& sequence, std::int64_t head, std::int64_t row) const;
+  DropoutTask<T> dropout(const Sequence& sequence, std::int64_t head, std::int64_t row) const;
   std::size_t distances() const;
   void fill_distances();
 

@@ -56,6 +56,19 @@ struct ScoreTerms {
   bool any() const { return cap != 0 || slope != 0 || by_distance || by_key || dense(); }
 };
 
+// Dropout of the rows' weights; factor 0: none. Counted in the tensors: b * heads + h, the task's first row and the
+// sequence's first key.
+template <class T>
+struct DropoutTask {
+  std::uint32_t bound = 0;  // a word below it is dropped
+  T factor = 0;             // of the weights that stay
+  std::uint64_t seed = 0;
+  std::uint32_t stream = 0, bh = 0, row = 0;
+  std::int64_t key = 0;
+
+  bool any() const { return factor != 0; }
+};
+
 // What a task needs beside its rows, for the size of its scratch.
 struct TaskNeeds {
   std::int64_t head_dim, value_dim;
@@ -63,6 +76,7 @@ struct TaskNeeds {
   bool bias = false, masks = false, distances = false;
   bool bias_staged = false;  // a bias that must be converted or gathered first
   bool weights = false;
+  bool dropout = false;
   std::int64_t statistics_lines = 0;  // statistics_lines()
 };
 
@@ -91,6 +105,7 @@ struct AttentionTask {
   int rows, head_dim, value_dim;
   T scale;  // of the products, in the unit of the scores
   ScoreTerms<T> terms;
+  DropoutTask<T> dropout;
   bool has_sink;
   double sink;  // a logit
   TaskNeeds needs;
@@ -132,6 +147,11 @@ struct ColumnsTask {
   std::int64_t bin;  // rows and keys: divides kKeyBlock or is a multiple of it
 };
 
+template <class T>
+struct BackwardTask;
+template <class T>
+struct RowTermsTask;
+
 // Joins rows of two attentions: see merge().
 template <class T>
 struct MergeTask {
@@ -144,7 +164,7 @@ struct MergeTask {
   std::int64_t rows, value_dim;
 };
 
-// A block of C = A B: rows [0, rows) x columns [0, columns), columns at most kRowBlock.
+// A block of C = A B or C += A B: rows [0, rows) x columns [0, columns), columns at most kRowBlock.
 template <class T>
 struct MatmulTask {
   const T* a;  // (rows, inner), rows a_stride apart
@@ -157,6 +177,8 @@ struct MatmulTask {
   const T* packed;        // b as lines of kRowBlock columns, zeros after the last (b is then not read); or null
   const T* bias;          // (columns), added to each row after its sum; or null
   Activation activation;  // of each element, after the bias
+  bool a_turned;          // element (i, k) of a at a[k * a_stride + i], not at a[i * a_stride + k]
+  bool add;               // C += A B
 };
 constexpr std::size_t kMatmulScratch = static_cast<std::size_t>(kInnerBlock) * kRowBlock;
 
@@ -167,7 +189,8 @@ constexpr std::size_t attention_scratch_elements(const TaskNeeds& needs) {
   const bool widened = needs.type == Type::bfloat16 || needs.type == Type::float16;
   const std::int64_t lines = needs.head_dim + needs.value_dim + kKeyBlock + 9 + (needs.bias ? kKeyBlock : 0) +
                              (needs.masks ? kMaskWords : 0) + (needs.distances ? kDistanceLines : 0) +
-                             (needs.bias_staged || needs.weights ? kKeyBlock : 0) + needs.statistics_lines;
+                             (needs.bias_staged || needs.weights ? kKeyBlock : 0) + (needs.dropout ? kKeyBlock : 0) +
+                             needs.statistics_lines;
   return static_cast<std::size_t>(lines * kRowBlock + (widened ? kKeyBlock * (needs.head_dim + needs.value_dim) : 0));
 }
 
@@ -183,6 +206,10 @@ struct Kernels {
   void (*rotate)(const RotaryTask<T>&) noexcept;
   void (*normalise)(const NormTask<T>&) noexcept;
   void (*lengths)(const LengthTask<T>&) noexcept;
+  void (*normalise_back)(const NormBackTask<T>&) noexcept;
+  void (*activate)(const ActivationTask<T>&) noexcept;
+  void (*backward)(const BackwardTask<T>&) noexcept;
+  void (*row_terms)(const RowTermsTask<T>&) noexcept;
 };
 
 struct KernelTable {

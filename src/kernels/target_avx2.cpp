@@ -5,6 +5,8 @@
 #include <cpuid.h>
 #include <immintrin.h>
 
+#include "core/dropout.hpp"
+#include "kernels/backward_task.hpp"
 #include "kernels/region.hpp"
 #include "kernels/standard.hpp"
 #include "kernels/statistics_task.hpp"
@@ -25,14 +27,18 @@ namespace {
 #include "kernels/matmul.inl.hpp"
 #include "kernels/rotary.inl.hpp"
 #include "kernels/norm.inl.hpp"
+#include "kernels/norm_back.inl.hpp"
 #include "kernels/attention.inl.hpp"
 #include "kernels/walk.inl.hpp"
 #include "kernels/score_terms.inl.hpp"
+#include "kernels/dropout.inl.hpp"
 #include "kernels/statistics_scores.inl.hpp"
 #include "kernels/statistics.inl.hpp"
 #include "kernels/attention_task.inl.hpp"
 #include "kernels/weights_task.inl.hpp"
 #include "kernels/columns_task.inl.hpp"
+#include "kernels/backward.inl.hpp"
+#include "kernels/backward_task.inl.hpp"
 #include "kernels/merge.inl.hpp"
 // clang-format on
 }  // namespace
@@ -57,10 +63,12 @@ const KernelTable avx2_table{
     "4 keys x 12 queries",
     {avx2::attention_task<float>, avx2::weights_task<float>, avx2::columns_task<float>, avx2::merge_task<float>,
      avx2::matmul_task<float>, avx2::map_function<float>, avx2::rotary_task<float>, avx2::norm_task<float>,
-     avx2::length_task<float>},
+     avx2::length_task<float>, avx2::norm_back_task<float>, avx2::activation_task<float>, avx2::backward_task<float>,
+     avx2::row_terms_task<float>},
     {avx2::attention_task<double>, avx2::weights_task<double>, avx2::columns_task<double>, avx2::merge_task<double>,
      avx2::matmul_task<double>, avx2::map_function<double>, avx2::rotary_task<double>, avx2::norm_task<double>,
-     avx2::length_task<double>},
+     avx2::length_task<double>, avx2::norm_back_task<double>, avx2::activation_task<double>,
+     avx2::backward_task<double>, avx2::row_terms_task<double>},
 };
 
 }  // namespace multihead

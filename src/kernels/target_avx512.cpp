@@ -4,6 +4,8 @@
 
 #include <immintrin.h>
 
+#include "core/dropout.hpp"
+#include "kernels/backward_task.hpp"
 #include "kernels/region.hpp"
 #include "kernels/standard.hpp"
 #include "kernels/statistics_task.hpp"
@@ -30,14 +32,18 @@ namespace {
 #include "kernels/matmul.inl.hpp"
 #include "kernels/rotary.inl.hpp"
 #include "kernels/norm.inl.hpp"
+#include "kernels/norm_back.inl.hpp"
 #include "kernels/attention.inl.hpp"
 #include "kernels/walk.inl.hpp"
 #include "kernels/score_terms.inl.hpp"
+#include "kernels/dropout.inl.hpp"
 #include "kernels/statistics_scores.inl.hpp"
 #include "kernels/statistics.inl.hpp"
 #include "kernels/attention_task.inl.hpp"
 #include "kernels/weights_task.inl.hpp"
 #include "kernels/columns_task.inl.hpp"
+#include "kernels/backward.inl.hpp"
+#include "kernels/backward_task.inl.hpp"
 #include "kernels/merge.inl.hpp"
 // clang-format on
 }  // namespace
@@ -60,10 +66,12 @@ const KernelTable avx512_table{
     "8 keys x 24 queries",
     {avx512::attention_task<float>, avx512::weights_task<float>, avx512::columns_task<float>, avx512::merge_task<float>,
      avx512::matmul_task<float>, avx512::map_function<float>, avx512::rotary_task<float>, avx512::norm_task<float>,
-     avx512::length_task<float>},
+     avx512::length_task<float>, avx512::norm_back_task<float>, avx512::activation_task<float>,
+     avx512::backward_task<float>, avx512::row_terms_task<float>},
     {avx512::attention_task<double>, avx512::weights_task<double>, avx512::columns_task<double>,
      avx512::merge_task<double>, avx512::matmul_task<double>, avx512::map_function<double>, avx512::rotary_task<double>,
-     avx512::norm_task<double>, avx512::length_task<double>},
+     avx512::norm_task<double>, avx512::length_task<double>, avx512::norm_back_task<double>,
+     avx512::activation_task<double>, avx512::backward_task<double>, avx512::row_terms_task<double>},
 };
 
 }  // namespace multihead

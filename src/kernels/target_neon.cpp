@@ -4,6 +4,8 @@
 
 #include <arm_neon.h>
 
+#include "core/dropout.hpp"
+#include "kernels/backward_task.hpp"
 #include "kernels/region.hpp"
 #include "kernels/standard.hpp"
 #include "kernels/statistics_task.hpp"
@@ -23,14 +25,18 @@ namespace {
 #include "kernels/matmul.inl.hpp"
 #include "kernels/rotary.inl.hpp"
 #include "kernels/norm.inl.hpp"
+#include "kernels/norm_back.inl.hpp"
 #include "kernels/attention.inl.hpp"
 #include "kernels/walk.inl.hpp"
 #include "kernels/score_terms.inl.hpp"
+#include "kernels/dropout.inl.hpp"
 #include "kernels/statistics_scores.inl.hpp"
 #include "kernels/statistics.inl.hpp"
 #include "kernels/attention_task.inl.hpp"
 #include "kernels/weights_task.inl.hpp"
 #include "kernels/columns_task.inl.hpp"
+#include "kernels/backward.inl.hpp"
+#include "kernels/backward_task.inl.hpp"
 #include "kernels/merge.inl.hpp"
 // clang-format on
 }  // namespace
@@ -49,10 +55,12 @@ const KernelTable neon_table{
     "8 keys x 6 queries",
     {neon::attention_task<float>, neon::weights_task<float>, neon::columns_task<float>, neon::merge_task<float>,
      neon::matmul_task<float>, neon::map_function<float>, neon::rotary_task<float>, neon::norm_task<float>,
-     neon::length_task<float>},
+     neon::length_task<float>, neon::norm_back_task<float>, neon::activation_task<float>, neon::backward_task<float>,
+     neon::row_terms_task<float>},
     {neon::attention_task<double>, neon::weights_task<double>, neon::columns_task<double>, neon::merge_task<double>,
      neon::matmul_task<double>, neon::map_function<double>, neon::rotary_task<double>, neon::norm_task<double>,
-     neon::length_task<double>},
+     neon::length_task<double>, neon::norm_back_task<double>, neon::activation_task<double>,
+     neon::backward_task<double>, neon::row_terms_task<double>},
 };
 
 }  // namespace multihead

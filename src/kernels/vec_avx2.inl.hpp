@@ -16,6 +16,12 @@ MULTIHEAD_INLINE std::uint32_t nonzero_bytes(const std::uint8_t* p) {
   return ~static_cast<std::uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(bytes, _mm256_setzero_si256())));
 }
 
+// See vec_baseline.inl.hpp.
+typedef std::uint64_t WideWords __attribute__((vector_size(32)));
+MULTIHEAD_INLINE WideWords product_of_words(WideWords a, WideWords b) {
+  return (WideWords)_mm256_mul_epu32((__m256i)a, (__m256i)b);
+}
+
 template <class T>
 struct Vec;
 

@@ -12,6 +12,12 @@ MULTIHEAD_INLINE std::uint32_t nonzero_bytes(const std::uint8_t* p) {
   return _mm256_test_epi8_mask(bytes, bytes);
 }
 
+// See vec_baseline.inl.hpp.
+typedef std::uint64_t WideWords __attribute__((vector_size(64)));
+MULTIHEAD_INLINE WideWords product_of_words(WideWords a, WideWords b) {
+  return (WideWords)_mm512_mul_epu32((__m512i)a, (__m512i)b);
+}
+
 template <class T>
 struct Vec;
 

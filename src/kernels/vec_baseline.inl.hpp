@@ -17,6 +17,16 @@ constexpr Target kTarget = Target::baseline;
 constexpr int kTileBroadcasts = 4;  // 4 x 2 accumulators, 2 operands, broadcast and product: 12 of 16 registers
 constexpr int kTileVecs = 2;
 
+// Words of 32 bits in the lower halves of lanes of 64, whose upper halves are anything; their products in full.
+typedef std::uint64_t WideWords __attribute__((vector_size(16)));
+MULTIHEAD_INLINE WideWords product_of_words(WideWords a, WideWords b) {
+#if defined(__x86_64__)
+  return (WideWords)_mm_mul_epu32((__m128i)a, (__m128i)b);
+#else
+  return (a & 0xFFFFFFFF) * (b & 0xFFFFFFFF);
+#endif
+}
+
 template <class T, class Bits>
 struct Vec16 {
   static constexpr int kLanes = 16 / static_cast<int>(sizeof(T));

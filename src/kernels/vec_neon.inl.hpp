@@ -6,6 +6,12 @@ constexpr Target kTarget = Target::neon;
 constexpr int kTileBroadcasts = 8;  // 8 x 3 accumulators, 3 operands, 1 or 2 broadcasts: 29 of 32 registers
 constexpr int kTileVecs = 3;
 
+// See vec_baseline.inl.hpp.
+typedef std::uint64_t WideWords __attribute__((vector_size(16)));
+MULTIHEAD_INLINE WideWords product_of_words(WideWords a, WideWords b) {
+  return (WideWords)vmull_u32(vmovn_u64((uint64x2_t)a), vmovn_u64((uint64x2_t)b));
+}
+
 template <class T>
 struct Vec;
 

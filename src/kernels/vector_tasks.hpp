@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tasks over many vectors of one width: rotary embedding, norms, lengths.
+// Tasks over many vectors of one width: rotary embedding, norms, lengths, activations.
 #pragma once
 
 #include <cstdint>
+
+#include "multihead/linear.hpp"
 
 namespace multihead {
 
@@ -25,6 +27,7 @@ struct RotaryTask {
   std::int64_t cos_stride, sin_stride;
   const std::int64_t* positions;  // of each row: the table's row
   std::int64_t position_stride;
+  bool back = false;  // by the negative angles
 };
 
 // Each vector in place to x / rms(x) * weight, or to (x - mean) / deviation * weight + bias. With from, x is first
@@ -39,6 +42,28 @@ struct NormTask {
   bool plus_1 = false;                           // the weight counts from 1
   VectorGrid<const T> from = {}, residual = {};  // data null: there is none
   bool sum_alone = false;                        // no norm: x is what it was made from
+};
+
+// Gradients of a NormTask's y = norm(x), from those of y. d_x may be d_y.
+template <class T>
+struct NormBackTask {
+  VectorGrid<const T> x, d_y;
+  VectorGrid<T> d_x;  // data null: not asked for
+  std::int64_t width;
+  bool centered;
+  T epsilon;
+  const T* weight;       // (width) or null
+  bool plus_1;           // the weight counts from 1
+  T *d_weight, *d_bias;  // (width) or null: sums over the vectors in order, which are added to what is there
+};
+
+// y = activation(x) for count elements, or with d_y its gradient: y = d_y activation'(x). y may be x or d_y.
+template <class T>
+struct ActivationTask {
+  const T *x, *d_y;
+  T* y;
+  std::int64_t count;
+  Activation activation;
 };
 
 // norms[row * norm_stride] = the Euclidean length of each vector of one head.

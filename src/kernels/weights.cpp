@@ -244,7 +244,7 @@ void weights_alone(View4<const T> q, View4<const T> k, View3<const T> lse, const
   Scratch scratch(pass.bytes() + 2 * round_to_line(rows * sizeof(T)), options.scratch, kName);
   pass.prepare(kName, scratch.take<std::byte>(pass.bytes()));
   AttentionCall<T> call;
-  call.q = StoredTensor(q), call.k = StoredTensor(k);
+  call.q = TypedTensor(q), call.k = TypedTensor(k);
   if (normalised) {
     const FloatMode mode;
     call.row_max = scratch.take<T>(rows), call.row_sum = scratch.take<T>(rows);

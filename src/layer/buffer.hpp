@@ -37,6 +37,11 @@ class Buffer {
     return buffer;
   }
 
+  // As many elements as unfilled(); memory of that size is kept.
+  void reserve(std::int64_t count, const char* function) {
+    if (!data_ || size_ != count) *this = unfilled(count, function);
+  }
+
   T* data() noexcept { return data_.get(); }
   const T* data() const noexcept { return data_.get(); }
   std::int64_t size() const noexcept { return size_; }

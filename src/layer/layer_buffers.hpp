@@ -25,6 +25,8 @@ struct LayerBuffers {
   S *lengths, *extra_length;  // (batch, heads, kv_len), (heads, extra_keys)
   S* products;                // of each worker: rows of a product whose lengths are taken
   S* output;                  // narrow types only
+  // Where they are kept: heads' queries and keys before their norms, heads' outputs before gates. lse is then wanted.
+  S *q_projected, *k_projected, *heads_out;
   std::byte* attention;
   std::size_t attention_bytes;
 
@@ -67,11 +69,15 @@ struct LayerBuffers {
     take(concat, q_rows * e.heads * e.value_dim);
     take(extra, extras ? q_rows * e.heads * e.value_dim : 0);
     take(extra_lse, extras ? q_rows * e.heads : 0);
-    take(lse, extras ? q_rows * e.heads : 0);
+    take(lse, extras || call.keep ? q_rows * e.heads : 0);
     take(lengths, norms ? kv_rows * e.heads : 0);
     take(extra_length, norms ? e.extra_keys * e.heads : 0);
     take(products, norms ? product_lines(call) * length_workers(call) : 0);
     take(output, kNarrow ? q_rows * e.out_dim : 0);
+    const auto normed = [&](const HeadNorm& norm) { return call.keep && norm.kind != HeadNorm::Kind::none; };
+    take(q_projected, normed(call.layer.spec.q_norm) ? q_rows * e.heads * e.head_dim : 0);
+    take(k_projected, normed(call.layer.spec.k_norm) ? kv_rows * e.kv_heads * e.head_dim : 0);
+    take(heads_out, call.keep && !call.options.gates.empty() ? q_rows * e.heads * e.value_dim : 0);
   }
 
   static std::size_t bytes(const LayerCall<T>& call) {

@@ -43,6 +43,11 @@ void check_options(const LayerCall<T>& call) {
     fail(ErrorCode::unsupported, std::string(kLayer) +
                                      ": statistics are asked for of a layer with extra keys (bias_k, add_zero_attn); "
                                      "they are not gathered over those");
+  if (options.attention.dropout.probability > 0 && call.layer.e.extra_keys > 0)
+    fail(ErrorCode::unsupported,
+         std::string(kLayer) +
+             ": dropout is given to a layer with extra keys (bias_k, add_zero_attn); those have "
+             "no place that it could go by");
 }
 
 void check_positions_of(const char* name, MatrixView<const std::int64_t> positions, std::int64_t batch,

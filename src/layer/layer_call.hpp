@@ -14,7 +14,8 @@ struct LayerCall {
   const MultiHeadOptions& options;
   const MultiHeadRequests<T>& requests;
   std::int64_t batch, q_len, kv_len;
-  bool self;  // key and value are query
+  bool self;          // key and value are query
+  bool keep = false;  // what a backward pass reads is kept in the buffers
 
   // Attention over the keys of the call, or over the extra ones.
   AttentionShape shape(std::int64_t keys) const {

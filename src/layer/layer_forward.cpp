@@ -5,7 +5,7 @@
 
 #include "core/parallel.hpp"
 #include "core/scratch.hpp"
-#include "layer/layer_buffers.hpp"
+#include "layer/layer_forward.hpp"
 
 namespace multihead {
 
@@ -34,27 +34,18 @@ struct Forward {
     parallel_for(count, options.threads, options.parallel_for, body);
   }
 
-  // The batch as one matrix of rows, where strides let it be one.
-  template <class E>
-  static bool is_matrix(const View3<E>& x) {
-    return x.extent(0) <= 1 || x.extent(1) <= 1 || x.stride(0) == x.extent(1) * x.stride(1);
-  }
-  template <class E>
-  static MatrixView<E> rows_of(const View3<E>& x, bool all, std::int64_t b) {
-    if (!all) return {x.data() + b * x.stride(0), {x.extent(1), x.extent(2)}, {x.stride(1), 1}};
-    return {x.data(), {x.extent(0) * x.extent(1), x.extent(2)}, {x.extent(1) == 1 ? x.stride(0) : x.stride(1), 1}};
-  }
-
   void project(std::span<const Projection> projections) const {
     bool all = true;
     for (const Projection& p : projections) all = all && is_matrix(p.x) && is_matrix(p.y);
     if (call.batch == 0) return;
+    const auto rows = [all]<class E>(const View3<E>& x, std::int64_t b) {
+      return all ? rows_of(x) : MatrixView<E>(x.data() + b * x.stride(0), {x.extent(1), x.extent(2)}, {x.stride(1), 1});
+    };
     for (std::int64_t b = 0; b < (all ? 1 : call.batch); ++b) {
       std::array<Product<S>, 3> products;
       std::size_t count = 0;
       for (const Projection& p : projections)
-        products[count++] = {
-            rows_of<const S>(p.x, all, b), {}, rows_of<S>(p.y, all, b), p.w.panels.data(), p.w.bias.data_or_null()};
+        products[count++] = {rows(p.x, b), {}, rows(p.y, b), p.w.panels.data(), p.w.bias.data_or_null()};
       run_products<S>({products.data(), count}, options.threads, options.parallel_for, table, nullptr);
     }
   }
@@ -83,33 +74,21 @@ struct Forward {
     }
   }
 
-  // Norm and rotation of the heads of queries or keys, (batch, length, heads * head_dim).
-  void finish_heads(S* x, std::int64_t length, std::int64_t heads, const PackedNorm<S>& norm,
-                    MatrixView<const std::int64_t> positions) const {
-    const bool normed = norm.norm.kind != HeadNorm::Kind::none, turned = call.layer.rotary_half > 0;
-    if (!normed && !turned) return;
-    if (positions.data() == nullptr) positions = {call.layer.positions.data(), {call.batch, length}, {0, 1}};
-    const std::int64_t width = heads * e.head_dim;
-    each_block(length, [&](std::int64_t b, std::int64_t first, std::int64_t last) {
-      const VectorGrid<S> grid{x + (b * length + first) * width, width, e.head_dim, last - first, heads};
-      if (normed)
+  // Norm and rotation of the heads of queries or keys, (batch, length, heads * head_dim), as they were kept where they
+  // are.
+  void finish_heads(S* x, S* projected, const HeadRows& rows, const PackedNorm<S>& norm) const {
+    const bool normed = norm.norm.kind != HeadNorm::Kind::none;
+    const std::int64_t width = rows.heads * e.head_dim;
+    if (normed)
+      each_block(rows.length, [&](std::int64_t b, std::int64_t first, std::int64_t last) {
+        S* const from = x + (b * rows.length + first) * width;
+        if (call.keep) std::copy_n(from, (last - first) * width, projected + (from - x));
+        const VectorGrid<S> grid{from, width, e.head_dim, last - first, rows.heads};
         table.kernels<S>().normalise({grid, e.head_dim, norm.norm.kind == HeadNorm::Kind::layer,
                                       static_cast<S>(norm.norm.eps), norm.weight.data_or_null(),
                                       norm.bias.data_or_null()});
-      if (!turned) return;
-      const std::int64_t half = call.layer.rotary_half;
-      table.kernels<S>().rotate({{grid.data, grid.row_stride, grid.head_stride, grid.rows, grid.heads},
-                                 grid,
-                                 e.head_dim,
-                                 half,
-                                 call.layer.spec.rotary->pairing == RotaryPairing::interleaved,
-                                 call.layer.cos.data(),
-                                 call.layer.sin.data(),
-                                 half,
-                                 half,
-                                 positions.data() + b * positions.stride(0) + first * positions.stride(1),
-                                 positions.stride(1)});
-    });
+      });
+    turn_heads(call, table, x, rows, false);
   }
 
   // (batch, length, heads * width) as (batch, heads, length, width).
@@ -200,16 +179,18 @@ struct Forward {
     AttentionOptions attend_options = call.attention();
     attend_options.scratch = {at.attention, at.attention_bytes};
     const View3<const S> lengths(at.lengths, {call.batch, e.heads, call.kv_len});
+    const std::array<std::int64_t, 3> rows{call.batch, e.heads, call.q_len};
+    const View3<S> lse(at.lse, rows);
     if (e.extra_keys == 0) {
-      attention(queries(), keys(), values(), heads_out(at.concat), call.requests.lse, columns(0, call.kv_len, lengths),
-                statistics(lengths), attend_options);
+      attention(queries(), keys(), values(), heads_out(at.concat), call.keep ? lse : call.requests.lse,
+                columns(0, call.kv_len, lengths), statistics(lengths), attend_options);
+      if (call.keep) hand_out_lse(lse);
       return;
     }
     // The sink is counted with the keys of the call; the extra ones are seen by every row.
     AttentionOptions extra_options = Buffers::plain(attend_options);
     extra_options.scratch = attend_options.scratch;
-    const std::array<std::int64_t, 3> rows{call.batch, e.heads, call.q_len};
-    const View3<S> lse(at.lse, rows), extra_lse(at.extra_lse, rows);
+    const View3<S> extra_lse(at.extra_lse, rows);
     const View4<S> own = heads_out(at.concat), other = heads_out(at.extra);
     const View4<const S> extra_keys = extra(call.layer.extra_k, e.head_dim);
     attention(queries(), keys(), values(), own, lse, attend_options);
@@ -222,6 +203,10 @@ struct Forward {
       attention_weights(queries(), extra_keys, View3<const S>(lse), columns(call.kv_len, e.extra_keys, norms),
                         extra_options);
     }
+    hand_out_lse(lse);
+  }
+
+  void hand_out_lse(const View3<S>& lse) const {
     if (!given(call.requests.lse)) return;
     for (std::int64_t b = 0; b < call.batch; ++b)
       for (std::int64_t h = 0; h < e.heads; ++h)
@@ -232,11 +217,13 @@ struct Forward {
   void hand_out_heads() const {
     const bool asked = given(call.requests.heads) && !call.requests.heads.empty();
     if (!asked && call.options.gates.empty()) return;
+    const bool keep = call.keep && !call.options.gates.empty();
     each_block(call.q_len, [&](std::int64_t b, std::int64_t first, std::int64_t last) {
       for (std::int64_t i = first; i < last; ++i)
         for (std::int64_t h = 0; h < e.heads; ++h) {
           S* row = at.concat + ((b * call.q_len + i) * e.heads + h) * e.value_dim;
           if (asked) std::copy_n(row, e.value_dim, &call.requests.heads(b, h, i, 0));
+          if (keep) std::copy_n(row, e.value_dim, at.heads_out + (row - at.concat));
           if (call.options.gates.empty()) continue;
           const S gate = static_cast<S>(call.options.gates[static_cast<std::size_t>(h)]);
           for (std::int64_t c = 0; c < e.value_dim; ++c) row[c] *= gate;
@@ -273,8 +260,8 @@ struct Forward {
                                                 Projection{key, layer.k, target(at.k, kv_rows, layer.k)},
                                                 Projection{value, layer.v, target(at.v, kv_rows, layer.v)}};
     project(projections);
-    finish_heads(at.q, call.q_len, e.heads, layer.q_norm, call.options.q_positions);
-    finish_heads(at.k, call.kv_len, e.kv_heads, layer.k_norm, call.options.k_positions);
+    finish_heads(at.q, at.q_projected, {call.q_len, e.heads, call.options.q_positions}, layer.q_norm);
+    finish_heads(at.k, at.k_projected, {call.kv_len, e.kv_heads, call.options.k_positions}, layer.k_norm);
     all_lengths();
     hand_out_norms();
     attend();
@@ -283,12 +270,12 @@ struct Forward {
   }
 };
 
-template <class A, class B>
-bool same_view(const A& a, const B& b) {
-  return a.data() == b.data() && a.extents() == b.extents() && a.strides() == b.strides();
-}
-
 }  // namespace
+
+template <class T>
+void run_layer(const LayerCall<T>& call, const KernelTable& table, const LayerBuffers<T>& buffers) {
+  Forward<T>{call, table, buffers}.run();
+}
 
 template <class T>
 void MultiHeadAttention<T>::forward(View3<const T> query, View3<const T> key, View3<const T> value, View3<T> output,
@@ -303,12 +290,12 @@ void MultiHeadAttention<T>::forward(View3<const T> query, View3<const T> key, Vi
                           query.extent(0),
                           query.extent(1),
                           key.extent(1),
-                          same_view(query, key) && same_view(query, value)};
+                          is_self(query, key, value)};
   check_layer_operands(call);
   const KernelTable& table = choose_kernels(options.attention.target);
   Scratch scratch(LayerBuffers<T>::bytes(call), options.attention.scratch, kLayer);
   const LayerBuffers<T> buffers(scratch, call);
-  Forward<T>{call, table, buffers}.run();
+  run_layer(call, table, buffers);
 }
 
 template <class T>
@@ -325,6 +312,8 @@ std::size_t MultiHeadAttention<T>::scratch_bytes(std::int64_t batch, std::int64_
                                                const MultiHeadOptions&, const MultiHeadRequests<T>&) const; \
   template std::size_t MultiHeadAttention<T>::scratch_bytes(                                                \
       std::int64_t, std::int64_t, std::int64_t, bool, const MultiHeadOptions&, const MultiHeadRequests<T>&) const;
+template void run_layer(const LayerCall<float>&, const KernelTable&, const LayerBuffers<float>&);
+template void run_layer(const LayerCall<double>&, const KernelTable&, const LayerBuffers<double>&);
 MULTIHEAD_INSTANTIATE(float)
 MULTIHEAD_INSTANTIATE(double)
 MULTIHEAD_INSTANTIATE(BFloat16)

@@ -2,6 +2,8 @@
 // The constructor of MultiHeadAttention: every rule of its parameters, then packing.
 #include "layer/layer_state.hpp"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <numeric>
 
@@ -9,11 +11,6 @@
 #include "layer/rotary.hpp"
 
 namespace multihead {
-
-namespace {
-
-// Which outputs of a fused weight are those of one part.
-enum class Part { q, k, v };
 
 std::int64_t fused_column(const MultiHeadExtents& e, FusedOrder order, Part part, std::int64_t column) {
   const std::int64_t queries = e.heads * e.head_dim, keys = e.kv_heads * e.head_dim;
@@ -24,6 +21,8 @@ std::int64_t fused_column(const MultiHeadExtents& e, FusedOrder order, Part part
   if (part == Part::k) return column / e.head_dim * group + own + column % e.head_dim;
   return column / e.value_dim * group + own + e.head_dim + column % e.value_dim;
 }
+
+namespace {
 
 // What is said in the weights and the spec, checked step by step.
 template <class T>
@@ -119,54 +118,60 @@ struct Reader {
       fail(ErrorCode::bad_option, std::string(kLayer) + ": only one of bias_k and bias_v is given; both or neither");
   }
 
-  PackedLinear<Sum<T>> pack(Part part) const {
+  void pack(Part part, PackedLinear<Sum<T>>& packed) const {
     const auto& [weight, bias, name] = part == Part::q   ? std::tuple{w.q, w.q_bias, "q"}
                                        : part == Part::k ? std::tuple{w.k, w.k_bias, "k"}
                                                          : std::tuple{w.v, w.v_bias, "v"};
     const std::int64_t out =
         part == Part::q ? e.heads * e.head_dim : e.kv_heads * (part == Part::k ? e.head_dim : e.value_dim);
     const auto in_qkv = [&](std::int64_t column) { return fused_column(e, spec.fused_order, part, column); };
-    PackedLinear<Sum<T>> packed = fused ? pack_columns(kLayer, in_out(w.qkv, order), out, in_qkv)
-                                        : pack_columns(kLayer, in_out(weight, order), out, kSameColumn);
-    if (given(bias)) packed.bias = widened(kLayer, bias, kSameColumn, out);
+    if (fused)
+      pack_columns(kLayer, in_out(w.qkv, order), out, in_qkv, packed);
+    else
+      pack_columns(kLayer, in_out(weight, order), out, kSameColumn, packed);
+    if (given(bias)) widen_into(kLayer, bias, kSameColumn, out, packed.bias);
     // Beside separate weights a fused bias is in blocks.
     const FusedOrder bias_order = fused ? spec.fused_order : FusedOrder::blocks;
     if (given(w.qkv_bias))
-      packed.bias = widened(
-          kLayer, w.qkv_bias, [&](std::int64_t c) { return fused_column(e, bias_order, part, c); }, out);
-    return packed;
+      widen_into(
+          kLayer, w.qkv_bias, [&](std::int64_t c) { return fused_column(e, bias_order, part, c); }, out, packed.bias);
   }
 
-  PackedNorm<Sum<T>> pack_norm(const char* name, const HeadNorm& norm, std::span<const T> weight,
-                               std::span<const T> bias) const {
+  // names: of the weight, of the bias.
+  void check_norm(const std::array<const char*, 2>& names, const HeadNorm& norm, std::span<const T> weight,
+                  std::span<const T> bias) const {
     using Kind = HeadNorm::Kind;
-    const std::string words = std::string(kLayer) + ": " + name;
-    check_span(name, weight, e.head_dim, "head_dim is");
-    check_span((std::string(name) + "_bias").c_str(), bias, e.head_dim, "head_dim is");
+    const auto refuse = [&](const std::string& rule) {
+      fail(ErrorCode::bad_option, std::string(kLayer) + ": " + names[0] + rule);
+    };
+    check_span(names[0], weight, e.head_dim, "head_dim is");
+    check_span(names[1], bias, e.head_dim, "head_dim is");
     if (norm.kind == Kind::none && (given(weight) || given(bias)))
-      fail(ErrorCode::bad_option, words + " is given, the spec asks for no such norm; it must name its kind");
-    if (norm.kind != Kind::layer && given(bias))
-      fail(ErrorCode::bad_option, words + "_bias is given; only a layer norm has one");
-    if (!(norm.eps >= 0 && norm.eps <= 1))
-      fail(ErrorCode::bad_option, words + " has eps " + std::to_string(norm.eps) + "; it must be 0 to 1");
-    PackedNorm<Sum<T>> packed{norm, {}, {}};
-    if (given(weight)) packed.weight = widened(kLayer, weight, kSameColumn, e.head_dim);
-    if (given(bias)) packed.bias = widened(kLayer, bias, kSameColumn, e.head_dim);
-    if (norm.kind == Kind::rms_plus_1)
+      refuse(" is given, the spec asks for no such norm; it must name its kind");
+    if (norm.kind != Kind::layer && given(bias)) refuse("_bias is given; only a layer norm has one");
+    if (!(norm.eps >= 0 && norm.eps <= 1)) refuse(" has eps " + std::to_string(norm.eps) + "; it must be 0 to 1");
+  }
+
+  void pack_norm(const HeadNorm& norm, std::span<const T> weight, std::span<const T> bias,
+                 PackedNorm<Sum<T>>& packed) const {
+    packed.norm = norm;
+    if (given(weight)) widen_into(kLayer, weight, kSameColumn, e.head_dim, packed.weight);
+    if (given(bias)) widen_into(kLayer, bias, kSameColumn, e.head_dim, packed.bias);
+    if (norm.kind == HeadNorm::Kind::rms_plus_1)
       for (std::int64_t i = 0; i < packed.weight.size(); ++i) packed.weight.data()[i] += 1;
-    return packed;
   }
 };
 
-// The extra keys of each kv head: the learned one, then zeros.
+// The extra keys of each kv head, (kv_heads, keys, width): the learned one, then zeros.
 template <class S, class T>
-Buffer<S> extra_rows(std::span<const T> learned, std::int64_t kv_heads, std::int64_t keys, std::int64_t width) {
-  Buffer<S> rows(kv_heads * keys * width, kLayer);
-  if (learned.empty()) return rows;
+void read_extra_rows(std::span<const T> learned, std::int64_t kv_heads, std::int64_t keys, std::int64_t width,
+                     Buffer<S>& rows) {
+  rows.reserve(kv_heads * keys * width, kLayer);
+  std::fill_n(rows.data(), rows.size(), S(0));
+  if (learned.empty()) return;
   for (std::int64_t h = 0; h < kv_heads; ++h)
     for (std::int64_t c = 0; c < width; ++c)
       rows.data()[h * keys * width + c] = static_cast<S>(learned[static_cast<std::size_t>(h * width + c)]);
-  return rows;
 }
 
 template <class State>
@@ -192,21 +197,29 @@ void make_tables(const RotaryOptions& options, State& state) {
 }  // namespace
 
 template <class T>
-MultiHeadAttention<T>::MultiHeadAttention(const MultiHeadSpec& spec, const MultiHeadWeights<T>& weights) {
+void read_layer(const MultiHeadSpec& spec, const MultiHeadWeights<T>& weights,
+                typename MultiHeadAttention<T>::State& state) {
   const FloatMode mode;  // a weight that counts from 1 is rounded
   const Reader<T> reader(spec, weights);
-  auto state = std::make_shared<State>();
-  state->spec = spec;
-  MultiHeadExtents& e = state->e = reader.e;
+  MultiHeadExtents& e = state.e = reader.e;
   e.extra_keys = (given(weights.bias_k) ? 1 : 0) + (spec.add_zero_attn ? 1 : 0);
-  state->q_norm = reader.pack_norm("q_norm", spec.q_norm, weights.q_norm, weights.q_norm_bias);
-  state->k_norm = reader.pack_norm("k_norm", spec.k_norm, weights.k_norm, weights.k_norm_bias);
-  if (spec.rotary) make_tables(*spec.rotary, *state);
-  state->q = reader.pack(Part::q), state->k = reader.pack(Part::k), state->v = reader.pack(Part::v);
-  state->out = pack_columns(kLayer, in_out(weights.out, reader.order), e.out_dim, kSameColumn);
-  if (given(weights.out_bias)) state->out.bias = widened(kLayer, weights.out_bias, kSameColumn, e.out_dim);
-  state->extra_k = extra_rows<Sum<T>>(weights.bias_k, e.kv_heads, e.extra_keys, e.head_dim);
-  state->extra_v = extra_rows<Sum<T>>(weights.bias_v, e.kv_heads, e.extra_keys, e.value_dim);
+  reader.check_norm({"q_norm", "q_norm_bias"}, spec.q_norm, weights.q_norm, weights.q_norm_bias);
+  reader.check_norm({"k_norm", "k_norm_bias"}, spec.k_norm, weights.k_norm, weights.k_norm_bias);
+  state.spec = spec;
+  reader.pack_norm(spec.q_norm, weights.q_norm, weights.q_norm_bias, state.q_norm);
+  reader.pack_norm(spec.k_norm, weights.k_norm, weights.k_norm_bias, state.k_norm);
+  if (spec.rotary && state.positions.empty()) make_tables(*spec.rotary, state);
+  reader.pack(Part::q, state.q), reader.pack(Part::k, state.k), reader.pack(Part::v, state.v);
+  pack_columns(kLayer, in_out(weights.out, reader.order), e.out_dim, kSameColumn, state.out);
+  if (given(weights.out_bias)) widen_into(kLayer, weights.out_bias, kSameColumn, e.out_dim, state.out.bias);
+  read_extra_rows(weights.bias_k, e.kv_heads, e.extra_keys, e.head_dim, state.extra_k);
+  read_extra_rows(weights.bias_v, e.kv_heads, e.extra_keys, e.value_dim, state.extra_v);
+}
+
+template <class T>
+MultiHeadAttention<T>::MultiHeadAttention(const MultiHeadSpec& spec, const MultiHeadWeights<T>& weights) {
+  auto state = std::make_shared<State>();
+  read_layer(spec, weights, *state);
   state_ = std::move(state);
 }
 
@@ -215,6 +228,8 @@ const MultiHeadExtents& MultiHeadAttention<T>::extents() const noexcept {
   return state_->e;
 }
 
+template void read_layer(const MultiHeadSpec&, const MultiHeadWeights<float>&, MultiHeadAttention<float>::State&);
+template void read_layer(const MultiHeadSpec&, const MultiHeadWeights<double>&, MultiHeadAttention<double>::State&);
 template class MultiHeadAttention<float>;
 template class MultiHeadAttention<double>;
 template class MultiHeadAttention<BFloat16>;

@@ -29,4 +29,14 @@ struct MultiHeadAttention<T>::State {
   std::vector<std::int64_t> positions;  // 0, 1, .. max_positions - 1
 };
 
+// Every rule of a layer's parameters, then the state. A state that was read before from parameters of the same extents,
+// and by the same spec, takes the values of now into the memory it has.
+template <class T>
+void read_layer(const MultiHeadSpec& spec, const MultiHeadWeights<T>& weights,
+                typename MultiHeadAttention<T>::State& state);
+
+// Which outputs of a fused weight are those of one part: output `column` of the part is this column of the weight.
+enum class Part { q, k, v };
+std::int64_t fused_column(const MultiHeadExtents& e, FusedOrder order, Part part, std::int64_t column);
+
 }  // namespace multihead

@@ -3,6 +3,7 @@
 #include "multihead/linear.hpp"
 
 #include "layer/packed_linear.hpp"
+#include "layer/rows.hpp"
 
 namespace multihead {
 
@@ -10,7 +11,9 @@ namespace {
 
 constexpr const char* kName = "Linear";
 
-void check_activation(Activation activation) {
+}  // namespace
+
+void check_activation(const char* function, Activation activation) {
   switch (activation) {
     case Activation::none:
     case Activation::relu:
@@ -19,10 +22,8 @@ void check_activation(Activation activation) {
     case Activation::silu:
       return;
   }
-  fail(ErrorCode::bad_option, std::string(kName) + ": activation is none of none, relu, gelu, gelu_tanh and silu");
+  fail(ErrorCode::bad_option, std::string(function) + ": activation is none of none, relu, gelu, gelu_tanh and silu");
 }
-
-}  // namespace
 
 template <class T>
 struct Linear<T>::State {
@@ -36,8 +37,8 @@ Linear<T>::Linear(MatrixView<const T> weight, WeightOrder order, std::span<const
   check_size(kName, plain.extent(0), plain.extent(1));
   check_vector(kName, "bias", bias, plain.extent(1), "out is");
   auto state = std::make_shared<State>();
-  state->weights = pack_columns(kName, plain, plain.extent(1), kSameColumn);
-  if (given(bias)) state->weights.bias = widened(kName, bias, kSameColumn, plain.extent(1));
+  pack_columns(kName, plain, plain.extent(1), kSameColumn, state->weights);
+  if (given(bias)) widen_into(kName, bias, kSameColumn, plain.extent(1), state->weights.bias);
   state_ = std::move(state);
 }
 
@@ -64,7 +65,7 @@ void Linear<T>::forward(MatrixView<const T> x, MatrixView<T> y, Activation activ
   check_equal(kName, "y", "has rows", y.extent(0), "x has", x.extent(0));
   check_writable(kName, to);
   check_apart(kName, to, from);
-  check_activation(activation);
+  check_activation(kName, activation);
   check_between(kName, "threads", options.threads, 1, 1 << 16);
   const KernelTable& table = choose_kernels(options.target);
   const PackedLinear<T>& w = state_->weights;

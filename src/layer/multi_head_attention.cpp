@@ -191,10 +191,10 @@ void run_heads(const Projections<T>& in, const Extents& e, const LayerOptions& o
   const std::int64_t value_dim = e.v_width / e.heads;
   const View4<T> heads_out(concat.data(), {1, e.heads, e.n, value_dim}, {0, value_dim, concat.stride(0), 1});
   AttentionCall<T> call;
-  call.q = StoredTensor(split_heads<const T>(buffers.q, e.n, e.heads, e.qk_width));
-  call.k = StoredTensor(split_heads<const T>(buffers.k, e.n, e.heads, e.qk_width));
-  call.v = StoredTensor(split_heads<const T>(buffers.v, e.n, e.heads, e.v_width));
-  call.out = StoredTensor(heads_out);
+  call.q = TypedTensor(split_heads<const T>(buffers.q, e.n, e.heads, e.qk_width));
+  call.k = TypedTensor(split_heads<const T>(buffers.k, e.n, e.heads, e.qk_width));
+  call.v = TypedTensor(split_heads<const T>(buffers.v, e.n, e.heads, e.v_width));
+  call.out = TypedTensor(heads_out);
   call.row_max = buffers.row_max, call.row_sum = buffers.row_sum;
   const AttentionShape shape = e.attention(kTypeOf<T>);
   const AttentionOptions attention = attention_options(options);

@@ -58,23 +58,24 @@ void check_vector(const char* function, const char* name, std::span<const T> val
 
 constexpr auto kSameColumn = [](std::int64_t column) { return column; };
 
-// Element i is values[column(i)].
+// Element i becomes values[column(i)].
 template <class T, class Column>
-Buffer<Sum<T>> widened(const char* function, std::span<const T> values, const Column& column, std::int64_t count) {
-  Buffer<Sum<T>> wide(count, function);
+void widen_into(const char* function, std::span<const T> values, const Column& column, std::int64_t count,
+                Buffer<Sum<T>>& wide) {
+  wide.reserve(count, function);
   for (std::int64_t i = 0; i < count; ++i)
     wide.data()[i] = static_cast<Sum<T>>(values[static_cast<std::size_t>(column(i))]);
-  return wide;
 }
 
 // Blocks of kRowBlock columns, each a line of kRowBlock an input channel, zeros after the last column. Column c of the
 // result is column(c) of the weight. A block is written line by line, so that its columns, where they are the
-// contiguous axis or not, are read as kRowBlock streams side by side.
+// contiguous axis or not, are read as kRowBlock streams side by side. Memory of the right size is used again.
 template <class T, class Column>
-PackedLinear<Sum<T>> pack_columns(const char* function, MatrixView<const T> weight, std::int64_t out,
-                                  const Column& column) {
+void pack_columns(const char* function, MatrixView<const T> weight, std::int64_t out, const Column& column,
+                  PackedLinear<Sum<T>>& packed) {
   const std::int64_t in = weight.extent(0), step = weight.stride(0);
-  PackedLinear<Sum<T>> packed{in, out, Buffer<Sum<T>>::unfilled(packed_elements(in, out), function), {}};
+  packed.in = in, packed.out = out;
+  packed.panels.reserve(packed_elements(in, out), function);
   for (std::int64_t first = 0; first < out && in > 0; first += kRowBlock) {
     const std::int64_t columns = std::min<std::int64_t>(kRowBlock, out - first);
     std::array<const T*, kRowBlock> from;
@@ -87,7 +88,6 @@ PackedLinear<Sum<T>> pack_columns(const char* function, MatrixView<const T> weig
       std::fill(line + columns, line + kRowBlock, Sum<T>(0));
     }
   }
-  return packed;
 }
 
 }  // namespace multihead

@@ -3,6 +3,7 @@
 #include "core/parallel.hpp"
 #include "core/validate.hpp"
 #include "kernels/table.hpp"
+#include "layer/rows.hpp"
 #include "multihead/linear.hpp"
 
 namespace multihead {
@@ -12,17 +13,22 @@ namespace {
 constexpr const char* kName = "row_norm";
 constexpr std::int64_t kRowsTogether = 48;  // rows of a task
 
-void check_norm(const HeadNorm& norm, bool weight, bool bias) {
+}  // namespace
+
+void check_norm(const char* function, const HeadNorm& norm, bool weight, bool bias) {
   using Kind = HeadNorm::Kind;
-  const std::string start = std::string(kName) + ": ";
+  const auto refuse = [function](const std::string& rule) {
+    fail(ErrorCode::bad_option, std::string(function) + ": " + rule);
+  };
   if (norm.kind != Kind::none && norm.kind != Kind::rms && norm.kind != Kind::rms_plus_1 && norm.kind != Kind::layer)
-    fail(ErrorCode::bad_option, start + "kind is none of none, rms, rms_plus_1 and layer");
+    refuse("kind is none of none, rms, rms_plus_1 and layer");
   if (norm.kind == Kind::none && (weight || bias))
-    fail(ErrorCode::bad_option, start + "weight or bias is given, and no norm; it must name its kind");
-  if (norm.kind != Kind::layer && bias) fail(ErrorCode::bad_option, start + "bias is given; only a layer norm has one");
-  if (!(norm.eps >= 0 && norm.eps <= 1))
-    fail(ErrorCode::bad_option, start + "eps is " + std::to_string(norm.eps) + "; it must be 0 to 1");
+    refuse("weight or bias is given, and no norm; it must name its kind");
+  if (norm.kind != Kind::layer && bias) refuse("bias is given; only a layer norm has one");
+  if (!(norm.eps >= 0 && norm.eps <= 1)) refuse("eps is " + std::to_string(norm.eps) + "; it must be 0 to 1");
 }
+
+namespace {
 
 template <class A, class B>
 bool same_view(const A& a, const B& b) {
@@ -43,7 +49,7 @@ struct NormCall {
     check_writable(kName, to);
     check_source("x", x);
     if (given(residual)) check_source("residual", residual);
-    check_norm(norm.norm, given(norm.weight), given(norm.bias));
+    check_norm(kName, norm.norm, given(norm.weight), given(norm.bias));
     for (const auto& [name, vector] : {std::pair{"weight", norm.weight}, {"bias", norm.bias}}) {
       if (!given(vector)) continue;
       const View<const T, 1> view(vector.data(), {static_cast<std::int64_t>(vector.size())});

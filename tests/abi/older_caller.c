@@ -30,6 +30,7 @@ static mh_tensor tensor(float* data, int32_t rank, int64_t a, int64_t b, int64_t
 
 static int attends(void) {
   const mh_tensor q = tensor(numbers, 4, 1, 1, 2, 2), out = tensor(results, 4, 1, 1, 2, 2);
+  const mh_tensor lse = tensor(numbers, 3, 1, 1, 2, 0), d_q = tensor(results, 4, 1, 1, 2, 2);
   const mh_tensor X = tensor(numbers, 2, 2, 2, 0, 0), output = tensor(results, 2, 2, 2, 0, 0);
   size_t bytes;
   MADE(mh_info, info);
@@ -38,12 +39,14 @@ static int attends(void) {
   MADE(mh_weights_request, weights);
   MADE(mh_row_statistics, rows);
   MADE(mh_statistics_request, statistics);
+  MADE(mh_attention_gradients, gradients);
   MADE(mh_attention_shape, shape);
   MADE(mh_attention_plan, plan);
-  statistics.plain = &rows;
+  statistics.plain = &rows, gradients.q = &d_q;
   shape.q_len = shape.kv_len = shape.head_dim = shape.value_dim = 2;
   return check(mh_get_info(&info)) && check(mh_attention(&q, &q, &q, &out, NULL, &weights, &options)) &&
          check(mh_attention_statistics(&q, &q, &q, &out, NULL, NULL, &statistics, &options)) &&
+         check(mh_attention_backward(&q, &q, &q, &q, &lse, &q, NULL, &gradients, &options)) &&
          check(mh_self_attention(&X, &X, &X, &X, &output, NULL, &run)) &&
          check(mh_attention_scratch_bytes(&shape, &options, 0, &bytes)) && check(mh_explain(&shape, &options, &plan));
 }

@@ -29,6 +29,8 @@ mh_attention_options options_of(Problem& problem, const mh_run_options& run) {
   options.has_scale = given.contains("scale");
   options.scale = number(given, "scale", 0);
   options.softcap = number(given, "softcap", 0);
+  options.dropout = number(given, "dropout", 0);
+  options.dropout_seed = given.value("dropout_seed", std::uint64_t{0});
   if (given.contains("query_offset")) {
     options.alignment = MH_ALIGN_OFFSET;
     options.query_offset = given["query_offset"];
@@ -66,6 +68,21 @@ Outcome attention(Problem& problem) {
   const mh_attention_options options = options_of(problem, run);
   return outcome(mh_attention(problem.tensor("q"), problem.tensor("k"), problem.tensor("v"), problem.tensor("out"),
                               problem.tensor("lse"), nullptr, &options));
+}
+
+Outcome attention_backward(Problem& problem) {
+  const mh_run_options run = run_of(problem);
+  const mh_attention_options options = options_of(problem, run);
+  mh_attention_gradients gradients;
+  mh_attention_gradients_init(&gradients, sizeof gradients);
+  gradients.q = problem.tensor("d_q");
+  gradients.k = problem.tensor("d_k");
+  gradients.v = problem.tensor("d_v");
+  gradients.bias = problem.tensor("d_bias");
+  gradients.sinks = problem.tensor("d_sinks");
+  return outcome(mh_attention_backward(problem.tensor("q"), problem.tensor("k"), problem.tensor("v"),
+                                       problem.tensor("out"), problem.tensor("lse"), problem.tensor("d_out"),
+                                       problem.tensor("d_lse"), &gradients, &options));
 }
 
 Outcome statistics(Problem& problem) {
@@ -181,6 +198,7 @@ Outcome run_c(const std::string& call, Problem& problem) {
     if (status != MH_OK) return outcome(status);
   }
   if (call == "attention") return attention(problem);
+  if (call == "attention_backward") return attention_backward(problem);
   if (call == "statistics") return statistics(problem);
   if (call == "multi_head_attention") return multi_head_attention(problem);
   if (call == "layer") return layer(problem);

@@ -88,6 +88,8 @@ AttentionOptions options_of(Problem& problem) {
   options.alignment = alignment_of(problem);
   if (given.contains("scale")) options.scale = number(given, "scale", 0);
   options.softcap = number(given, "softcap", 0);
+  options.dropout.probability = number(given, "dropout", 0);
+  options.dropout.seed = given.value("dropout_seed", std::uint64_t{0});
   if (given.contains("window")) options.window = {given["window"][0], given["window"][1]};
   options.prefixes = list<std::int64_t>(problem, given, "prefixes", MH_INT64);
   options.lengths = list<std::int64_t>(problem, given, "lengths", MH_INT64);
@@ -154,6 +156,21 @@ std::span<const float> given_list(const Problem& problem, const char* name) {
 template <class T, int Rank>
 View<T, Rank> asked(const Problem& problem, const char* name) {
   return problem.tensor(name) ? view<T, Rank>(problem, name) : View<T, Rank>();
+}
+
+void attention_backward(Problem& problem) {
+  const AttentionOptions options = options_of(problem);
+  AttentionForward<float> forward;
+  forward.q = view<const float, 4>(problem, "q"), forward.k = view<const float, 4>(problem, "k");
+  forward.v = view<const float, 4>(problem, "v"), forward.out = view<const float, 4>(problem, "out");
+  forward.lse = view<const float, 3>(problem, "lse"), forward.d_out = view<const float, 4>(problem, "d_out");
+  forward.d_lse = given<3>(problem, "d_lse");
+  AttentionGradients<float> gradients;
+  gradients.q = asked<float, 4>(problem, "d_q"), gradients.k = asked<float, 4>(problem, "d_k");
+  gradients.v = asked<float, 4>(problem, "d_v"), gradients.bias = asked<float, 4>(problem, "d_bias");
+  if (const mh_tensor* const sinks = problem.tensor("d_sinks"))
+    gradients.sinks = {static_cast<double*>(sinks->data), static_cast<std::size_t>(sinks->shape[0])};
+  multihead::attention_backward(forward, gradients, options);
 }
 
 void statistics(Problem& problem) {
@@ -241,6 +258,7 @@ void encoder(Problem& problem) {
 
 void called(const std::string& call, Problem& problem) {
   if (call == "attention") return attention(problem);
+  if (call == "attention_backward") return attention_backward(problem);
   if (call == "statistics") return statistics(problem);
   if (call == "multi_head_attention") return multi_head_attention(problem);
   if (call == "layer") return layer(problem);

@@ -78,6 +78,30 @@ def terms(h, at, options):
     return added
 
 
+def philox(counter, key):
+    """Four words of Philox4x32-10 (Salmon et al. 2011), in whole numbers."""
+    c, (k0, k1) = list(counter), (key & 0xFFFFFFFF, key >> 32)
+    for _ in range(10):
+        a, b = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
+        c = [(b >> 32) ^ c[1] ^ k0, b & 0xFFFFFFFF, (a >> 32) ^ c[3] ^ k1, a & 0xFFFFFFFF]
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return c
+
+
+def factors(shape, options):
+    """What dropout multiplies each weight with: 0 or 1 / (1 - probability)."""
+    probability = float(options.get("dropout") or 0)
+    found = np.ones(shape)
+    if probability:
+        _, heads, _, kv_len = shape
+        for b, h, i in np.ndindex(*shape[:3]):
+            for quad in range(0, kv_len, 4):
+                words = philox((quad // 4, i, b * heads + h, options.get("dropout_stream", 0)), int(options["dropout_seed"]))
+                for j, word in zip(range(quad, kv_len), words):
+                    found[b, h, i, j] = 0 if word < int(probability * 2 ** 32) else 1 / (1 - probability)
+    return found
+
+
 def attention(q, k, v, **options):
     """(out, lse, weights) of (batch, heads, length, width), in float64."""
     q, k, v = (np.asarray(x).astype(np.float64) for x in (q, k, v))
@@ -93,6 +117,7 @@ def attention(q, k, v, **options):
     if options.get("drop_mask") is not None:
         visible = visible & ~np.asarray(options["drop_mask"], bool)
     scale = options["scale"] if options.get("scale") is not None else 1 / math.sqrt(head_dim)
+    kept = factors(whole, options)
     out, lse, weights = np.zeros((*q.shape[:3], v.shape[3])), np.full(q.shape[:3], -np.inf), np.zeros(whole)
     for b in range(batch):
         at, ranged = positions(b, q_len, kv_len, options)
@@ -110,7 +135,7 @@ def attention(q, k, v, **options):
                 if total > 0:
                     lse[b, h, i] = math.log(total)
                     weights[b, h, i][see] = np.exp(scores[i][see]) / total
-            out[b, h] = weights[b, h] @ v[b, g]
+            out[b, h] = (weights[b, h] * kept[b, h]) @ v[b, g]
     return out, lse, weights
 
 

@@ -36,11 +36,12 @@ OPTIONS = {
     "softcap": {"softcap": 1.5},
     "sinks": {"sinks": [0.5, -1, 2, 0], "lengths": [0, 7]},
     "scale": {"scale": 0.3},
+    "dropout": {"dropout": 0.4, "dropout_seed": 2 ** 64 - 3, "dropout_stream": 2 ** 32 - 1},
     "segments": {"segments": (np.array([[1, 1, 2, 2, 2], [5, 5, 5, 5, 3]], np.int32),
                               [[1, 1, 1, 2, 2, 2, 2], [5, 5, 3, 3, 3, 3, 3]]), "causal": "bottom_right"},
     "many": {"causal": "bottom_right", "window": (3, None), "lengths": np.array([7, 5], np.uint8), "keep_mask": MASK,
              "bias": draw(HEADS, Q_LEN, 1), "softcap": 2.0, "sinks": np.zeros(HEADS, np.float32), "scale": 0.5,
-             "alibi_slopes": (0.1, 0.2, 0.3, 0.4)},
+             "alibi_slopes": (0.1, 0.2, 0.3, 0.4), "dropout": np.float32(0.25), "dropout_seed": np.int64(7)},
 }
 
 

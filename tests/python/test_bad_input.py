@@ -89,7 +89,7 @@ def pair(options, first, second):
 def keywords(whole, made):
     """The options of a case in the words of multihead.attention."""
     options = whole.get("options", {})
-    given = {name: number(options[name]) for name in ("scale", "softcap", "query_offset") if name in options}
+    given = {name: number(options[name]) for name in ("scale", "softcap", "query_offset", "dropout", "dropout_seed") if name in options}
     given.update({name: listed(options, name, made)
                   for name in ("lengths", "prefixes", "keep_mask", "drop_mask", "bias", "alibi_slopes", "sinks")
                   if name in options})
@@ -118,6 +118,20 @@ def attention(whole, made):
     if whole["tensors"]["out"].get("absent"):
         raise CannotBeSaid("out may be left out")
     return multihead.attention(made["q"], made["k"], made["v"], out=made["out"], **keywords(whole, made))
+
+
+def attention_backward(whole, made):
+    """The gradients are made by the call: what the table says of theirs has no words."""
+    tensors = whole["tensors"]
+    for name in ("q", "k", "v"):
+        if tensors[f"d_{name}"] != {"shape": tensors[name]["shape"], "output": True}:
+            raise CannotBeSaid("the arrays are made by the call")
+    bias = whole.get("options", {}).get("bias")
+    if bias and "d_bias" in tensors and tensors["d_bias"]["shape"] != bias["shape"]:
+        raise CannotBeSaid("the array is made by the call")
+    want = [name for name in ("q", "k", "v", "bias", "sinks") if f"d_{name}" in tensors]
+    return multihead.attention_backward(made["d_out"], made["q"], made["k"], made["v"], made["out"], made["lse"],
+                                        d_lse=made.get("d_lse"), want=want, **keywords(whole, made))
 
 
 def statistics(whole, made):
@@ -171,8 +185,8 @@ def encoder(whole, made):
         return opened(call["ids"], call.get("cu_seqlens"), call.get("token_types"), gates=gates_of(call), **whole.get("run", {}))
 
 
-CALLS = {"attention": attention, "statistics": statistics, "multi_head_attention": multi_head_attention, "layer": layer, "explain": explain,
-         "encoder": encoder}
+CALLS = {"attention": attention, "attention_backward": attention_backward, "statistics": statistics,
+         "multi_head_attention": multi_head_attention, "layer": layer, "explain": explain, "encoder": encoder}
 
 
 class Table:

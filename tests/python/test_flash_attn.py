@@ -9,9 +9,11 @@ import unittest
 
 import numpy
 import torch
+import torch_truth as truth
 
 import multihead
 from multihead import flash_attn
+from multihead.torch._gradient import draw_seed
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2.0 ** -8, torch.float16: 2.0 ** -11}
 
@@ -154,6 +156,31 @@ class FlashAttention(unittest.TestCase):
         want = flash_attn.flash_attn_varlen_func(*[q[0]] * 3, [0, 2, 5], [0, 2, 5], 3, 3, alibi_slopes=slopes)
         self.assertTrue(numpy.array_equal(got, want.numpy()))
 
+    def test_dropout(self):
+        """Which weights: as the generator's seed says, each sequence with slopes of its own by a stream of its own."""
+        q, k, v = (draw(torch.float64, 2, 5, 4, 8, seed=seed) for seed in range(3))
+        slopes = torch.rand(2, 4, dtype=torch.float64)
+        for rows, streams in ((slopes[0], (None,)), (slopes, (0, 1))):
+            torch.manual_seed(5)
+            seed = int(draw_seed("cpu"))
+            torch.manual_seed(5)
+            out = flash_attn.flash_attn_func(q, k, v, 0.4, causal=True, alibi_slopes=rows)
+            wants = []
+            for stream in streams:
+                part = slice(None) if stream is None else slice(stream, stream + 1)
+                tensors = [tensor[part].transpose(1, 2) for tensor in (q, k, v)]
+                drop = truth.dropped((len(tensors[0]), 4, 5, 5), 0.4, seed, stream or 0)
+                wants.append(truth.attention(*tensors, causal=True, alibi_slopes=rows if stream is None else rows[stream],
+                                             drop=drop, dropout=(0.4,))[0].transpose(1, 2))
+            self.assertTrue(torch.allclose(out, torch.cat(wants), atol=1e-12))
+        arrays = [tensor.numpy() for tensor in (q, k, v)]
+        results = []
+        for seed in (1, 1, 2):
+            numpy.random.seed(seed)
+            results.append(flash_attn.flash_attn_func(*arrays, 0.4))
+        self.assertTrue(numpy.array_equal(results[0], results[1]))
+        self.assertFalse(numpy.array_equal(results[0], results[2]))
+
     def test_numpy_imports_no_torch(self):
         program = ("import numpy, sys; from multihead import flash_attn; q = numpy.ones((1, 2, 1, 4), numpy.float32); "
                    "flash_attn.flash_attn_func(q, q, q); assert 'torch' not in sys.modules")
@@ -177,7 +204,8 @@ class Refused(unittest.TestCase):
     def test_each(self):
         for q in (torch.randn(2, 5, 4, 8), numpy.ones((2, 5, 4, 8), numpy.float32)):
             function = flash_attn.flash_attn_func
-            self.refuse(NotImplementedError, "flash_attn_func dropout_p 0.1", function, q, q, q, 0.1)
+            self.refuse(ValueError, "flash_attn_func dropout_p 1.0 below", function, q, q, q, 1.0)
+            self.refuse(ValueError, "flash_attn_func dropout_p -0.1 below", function, q, q, q, -0.1)
             self.refuse(ValueError, "flash_attn_func q 4 axes", function, q[0], q, q)
             self.refuse(ValueError, "flash_attn_func v 4 axes", function, q, q, q[0])
             self.refuse(ValueError, "window_size (1,)", function, q, q, q, window_size=(1,))

@@ -216,8 +216,9 @@ class Refused(unittest.TestCase):
         q = torch.randn(2, 4, 5, 8)
         square = torch.ones(5, 5, dtype=torch.bool)
         self.refuse(ValueError, "is_causal attn_mask", q, q, q, square, 0.0, True)
-        self.refuse(NotImplementedError, "dropout_p 0.5", q, q, q, None, 0.5, theirs=False)
-        self.refuse(NotImplementedError, "dropout_p -1", q, q, q, None, -1)
+        self.refuse(ValueError, "dropout_p 1.0 below", q, q, q, None, 1.0, theirs=False)
+        self.refuse(ValueError, "dropout_p nan below", q, q, q, None, float("nan"), theirs=False)
+        self.refuse(ValueError, "dropout_p -1 below", q, q, q, None, -1)
         self.refuse(ValueError, "query 1 axes", q[0, 0, 0], q, q)
         self.refuse(ValueError, "key 1 axes", q, q[0, 0, 0], q)
         self.refuse(TypeError, "key float64 query float32", q, q.double(), q)
@@ -247,11 +248,12 @@ class Refused(unittest.TestCase):
         self.refuse(ValueError, "key device cpu", meta, q, q, theirs=False)
         for tensors in ((q, meta, q), (q, q, meta)):
             with self.assertRaisesRegex(ValueError, "on device meta"):
-                torch.ops.multihead.attention(*tensors, None, None, None, "bhsd", False, None)
+                torch.ops.multihead.attention(*tensors, None, None, None, None, "bhsd", False, None, 0.0)
             with self.assertRaisesRegex(ValueError, "on device meta"):
-                torch.ops.multihead.attention_weights(*tensors, None, None, None, "bhsd", False, None, False)
+                torch.ops.multihead.attention_weights(*tensors, None, None, None, None, "bhsd", False, None, 0.0, False)
         with self.assertRaisesRegex(ValueError, "bias is on device meta"):
-            torch.ops.multihead.attention(q, q, q, None, None, torch.zeros(1, 1, 5, 5, device="meta"), "bhsd", False, None)
+            torch.ops.multihead.attention(q, q, q, None, None, torch.zeros(1, 1, 5, 5, device="meta"), None, "bhsd", False,
+                                          None, 0.0)
         packed = q[0]
         for name in ("k", "v", "alibi_slopes", "cu_seqlens_q", "cu_seqlens_k"):
             named = {"q": packed, "k": packed, "v": packed, "alibi_slopes": torch.ones(5),

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""multihead.torch under torch.compile, torch.export and other tracers, and what asks for a gradient."""
+"""multihead.torch under torch.compile, torch.export and other tracers, and gradients."""
 
 import io
 import unittest
+import unittest.mock
 import warnings
 
 import torch
+import torch._inductor.config
 from torch import library
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -20,6 +22,7 @@ THEIRS = torch.nn.functional.scaled_dot_product_attention
 
 def setUpModule():
     torch.set_num_threads(1)  # small problems; results do not depend on it
+    torch._inductor.config.force_disable_caches = True  # nothing that was compiled for other operators of these names
 
 
 class Function(torch.nn.Module):
@@ -39,6 +42,17 @@ class Block(torch.nn.Module):
         return torch.relu(out), weights
 
 
+SEED = torch.tensor(2 ** 62 + 1)
+
+
+def learned(*tensors):
+    return [tensor.detach().clone().requires_grad_() for tensor in tensors]
+
+
+def gradients_of(module, loss):
+    return torch.autograd.grad(loss, list(module.parameters()))
+
+
 def kernels_ran(call, *arguments):
     before = multihead.tasks_run()
     result = call(*arguments)
@@ -52,7 +66,7 @@ class Compiled(unittest.TestCase):
 
     def same(self, got, want):
         for left, right in zip(got, want) if isinstance(want, tuple) else ((got, want),):
-            self.assertLessEqual(float((left - right).abs().max()), 1e-6)
+            self.assertLessEqual(float((left - right).detach().abs().max()), 1e-6)
 
     def test_function(self):
         q, k = torch.randn(2, 4, 5, 8), torch.randn(2, 2, 7, 8)
@@ -80,8 +94,9 @@ class Compiled(unittest.TestCase):
         compiled = torch.compile(module, fullgraph=True)
         got = kernels_ran(compiled, x, padding)
         self.same(got, want)
-        with self.assertRaisesRegex(NotImplementedError, "no gradient"):
-            got[0].sum().backward()
+        wanted = gradients_of(module, want[0].square().sum() + want[1].square().sum())
+        found = kernels_ran(gradients_of, module, got[0].square().sum() + got[1].square().sum())
+        self.same(found, wanted)
 
     def test_encoder(self):
         encoder = torch.nn.TransformerEncoder(torch.nn.TransformerEncoderLayer(WIDTH, HEADS, 32, 0.0, batch_first=True), 2,
@@ -145,63 +160,107 @@ class Operators(unittest.TestCase):
         q, k, v = torch.randn(2, 4, 5, 8), torch.randn(2, 2, 7, 8), torch.randn(2, 2, 7, 6)
         keep, drop = torch.rand(1, 1, 5, 7) < 0.8, torch.rand(2, 1, 1, 7) < 0.1
         bias = torch.randn(1, 4, 5, 7)
-        common = (keep, drop, bias, "bhsd", False, 0.5)
-        library.opcheck(torch.ops.multihead.attention.default, (q, k, v, *common))
+        common = (keep, drop, bias, None, "bhsd", False, 0.5)
+        library.opcheck(torch.ops.multihead.attention.default, (q, k, v, *common, 0.0))
+        library.opcheck(torch.ops.multihead.attention.default, (*learned(q, k, v), keep, drop, *learned(bias), SEED,
+                                                                "bhsd", False, 0.5, 0.25))
         for mean in (True, False):
-            library.opcheck(torch.ops.multihead.attention_weights.default, (q.bfloat16(), k.bfloat16(), v.bfloat16(),
-                                                                                 *common, mean))
+            low = [tensor.bfloat16() for tensor in (q, k, v)]
+            library.opcheck(torch.ops.multihead.attention_weights.default, (*low, *common, 0.0, mean))
+            library.opcheck(torch.ops.multihead.attention_weights.default, (*learned(q, k, v), *common, 0.0, mean))
         starts = torch.tensor([0, 3, 5])
         q, k = torch.randn(5, 4, 8), torch.randn(5, 2, 8)
         library.opcheck(torch.ops.multihead.flash_attention.default,
-                              (q, k, k, starts, starts, torch.rand(4), None, [2, 0], 0.0))
+                        (q, k, k, starts, starts, torch.rand(4), None, None, [2, 0], 0.0, 0.0))
         library.opcheck(torch.ops.multihead.flash_attention.default,
-                              (q[None], k[None], k[None], None, None, None, None, [-1, -1], 5.0))
+                        (*learned(q, k, k), starts, starts, *learned(torch.rand(2, 4)), SEED, None, [2, 0], 0.0, 0.25))
+        library.opcheck(torch.ops.multihead.flash_attention.default,
+                        (q[None], k[None], k[None], None, None, None, None, None, [-1, -1], 5.0, 0.0))
 
     def test_layouts(self):
         q = torch.randn(2, 4, 5, 8)
-        want = torch.ops.multihead.attention(q, q, q, None, None, None, "bhsd", True, None)
+        want, lse = torch.ops.multihead.attention(*learned(q, q, q), None, None, None, SEED, "bhsd", True, None, 0.25)
+        above = torch.randn(q.shape)
+        wanted = torch.ops.multihead.attention_backward(above, None, None, q, q, q, want, lse, None, None, None, SEED, "bhsd",
+                                                        True, None, 0.25, [True] * 3 + [False])
         for layout, axes in (("bshd", (0, 2, 1, 3)), ("sbhd", (2, 0, 1, 3))):
-            moved = q.permute(axes).contiguous()
-            got = torch.ops.multihead.attention(moved, moved, moved, None, None, None, layout, True, None)
+            moved = learned(*[q.permute(axes).contiguous()] * 3)
+            got, sums = torch.ops.multihead.attention(*moved, None, None, None, SEED, layout, True, None, 0.25)
             self.assertTrue(got.is_contiguous())
             self.assertTrue(torch.equal(got, want.permute(axes)))
+            self.assertTrue(torch.equal(sums, lse))
+            for found, gradient in zip(torch.autograd.grad(got, moved, above.permute(axes)), wanted):
+                self.assertTrue(found.is_contiguous())
+                self.assertTrue(torch.equal(found, gradient.permute(axes)))
 
 
 class Gradients(unittest.TestCase):
-    """No gradient is there yet: whoever asks is told, and never gets zeros."""
+    """What a graph differentiates, and what is refused with a sentence: whoever asks never gets zeros."""
 
-    def told(self, call):
-        with self.assertRaisesRegex(NotImplementedError, "multihead has no gradient of attention yet: run the forward"):
-            call()
+    def tearDown(self):
+        torch._dynamo.reset()
 
-    def test_function(self):
-        for place in range(3):
-            tensors = [torch.randn(2, 4, 5, 8, requires_grad=place == each) for each in range(3)]
-            self.told(ours.scaled_dot_product_attention(*tensors).sum().backward)
+    def test_compiled(self):
+        q, k = learned(torch.randn(2, 4, 5, 8), torch.randn(2, 2, 7, 8))
+        bias, = learned(torch.randn(4, 1, 7))
+
+        def loss(query, key, added):
+            out = ours.scaled_dot_product_attention(query.sin(), key, key, added, enable_gqa=True)
+            flash = multihead.flash_attn.flash_attn_func(query.transpose(1, 2), key.transpose(1, 2), key.transpose(1, 2),
+                                                         causal=True, softcap=3.0)
+            return out.square().sum() + flash.square().sum()
+
+        wanted = torch.autograd.grad(loss(q, k, bias), (q, k, bias))
+        for backend in ("aot_eager", "inductor"):
+            compiled = torch.compile(loss, fullgraph=True, backend=backend)
+            for found, want in zip(torch.autograd.grad(kernels_ran(compiled, q, k, bias), (q, k, bias)), wanted):
+                self.assertTrue(torch.allclose(found, want, atol=1e-5))
+
+    def test_compiled_dropout(self):
+        """The seed is a part of the graph: every call draws another, and torch.manual_seed repeats it."""
+        q, = learned(torch.randn(1, 2, 6, 8))
+        compiled = torch.compile(lambda x: ours.scaled_dot_product_attention(x, x, x, dropout_p=0.5), fullgraph=True,
+                                 backend="aot_eager")
+        results = []
+        for seed in (1, 1, 2):
+            torch.manual_seed(seed)
+            out = compiled(q)
+            results.append((out, *torch.autograd.grad(out.square().sum(), q)))
+        for first, again, other in zip(*results):
+            self.assertTrue(torch.equal(first, again))
+            self.assertFalse(torch.equal(first, other))
+        with torch.no_grad():
+            self.assertFalse(torch.equal(compiled(q), compiled(q)))
+
+    def test_what_needs_none(self):
         q, bias = torch.randn(2, 4, 5, 8), torch.randn(5, 5, requires_grad=True)
-        self.told(ours.scaled_dot_product_attention(q, q, q, bias).sum().backward)
-        out = ours.scaled_dot_product_attention(q, q, q, bias)
-        self.told(lambda: torch.autograd.grad(out.sum(), bias))
         self.assertIsNone(ours.scaled_dot_product_attention(q, q, q).grad_fn)
         with torch.no_grad():
             self.assertIsNone(ours.scaled_dot_product_attention(q, q, q, bias).grad_fn)
-
-    def test_module(self):
+        module = ours.MultiheadAttention(WIDTH, HEADS).requires_grad_(False)
         x = torch.randn(5, 2, WIDTH)
-        module = ours.MultiheadAttention(WIDTH, HEADS)
-        out, weights = module(x, x, x)
-        self.told(out.sum().backward)
-        self.told(weights.sum().backward)
-        module.requires_grad_(False)
         self.assertIsNone(module(x, x, x)[0].grad_fn)
-        x.requires_grad_()
-        self.told(module(x, x, x)[0].sum().backward)
 
-    def test_flash_attention(self):
-        q = torch.randn(2, 5, 4, 8, requires_grad=True)
-        out, lse, _ = multihead.flash_attn.flash_attn_func(q, q, q, return_attn_probs=True)
-        self.told(out.sum().backward)
-        self.told(lse.sum().backward)
+    def test_only_what_is_asked_for(self):
+        for place in range(3):
+            tensors = [torch.randn(2, 4, 5, 8, requires_grad=place == each) for each in range(3)]
+            with unittest.mock.patch("multihead.attention_backward", wraps=multihead.attention_backward) as backward:
+                ours.scaled_dot_product_attention(*tensors).sum().backward()
+            self.assertEqual([tuple(each.kwargs["want"]) for each in backward.mock_calls], [("qkv"[place],)])
+            self.assertEqual([tensor.grad is not None for tensor in tensors], [place == each for each in range(3)])
+
+    def test_a_second_derivative_is_refused(self):
+        q, x = torch.randn(2, 4, 5, 8, requires_grad=True), torch.randn(5, 2, WIDTH, requires_grad=True)
+        module = ours.MultiheadAttention(WIDTH, HEADS)
+        for out, tensor in ((ours.scaled_dot_product_attention(q, q, q), q), (module(x, x, x)[0], x), (module(x, x, x)[1], x),
+                            (multihead.flash_attn.flash_attn_func(q, q, q), q)):
+            gradient, = torch.autograd.grad(out.square().sum(), tensor, create_graph=True)
+            with self.assertRaisesRegex(NotImplementedError, "no second derivative of attention"):
+                gradient.sum().backward()
+
+    def told(self, call):
+        with self.assertRaisesRegex(NotImplementedError, "multihead has no forward-mode gradient of attention"):
+            call()
 
     def test_forward_mode(self):
         q, x = torch.randn(2, 4, 5, 8), torch.randn(5, 2, WIDTH)
@@ -212,16 +271,36 @@ class Gradients(unittest.TestCase):
             self.told(lambda: module(x, x, x))
             self.told(lambda: multihead.flash_attn.flash_attn_func(q, q, dual))
         y = torch.randn(5, 2, WIDTH)
+        operators = torch.ops.multihead
+        common = (None, "bhsd", False, None, 0.0)
         for call, at in ((lambda t: ours.scaled_dot_product_attention(t, t, t), q),
                          (lambda t: ours.scaled_dot_product_attention(q, q, q, t), torch.randn(5, 5)),
                          (lambda t: module(t, y, y)[0], y),
                          (lambda t: multihead.flash_attn.flash_attn_func(t, q, q), q),
-                         (lambda t: multihead.flash_attn.flash_attn_func(q, q, q, alibi_slopes=t), torch.ones(5))):
+                         (lambda t: multihead.flash_attn.flash_attn_func(q, q, q, alibi_slopes=t), torch.ones(5)),
+                         (lambda t: operators.attention(t, t, t, None, None, None, *common)[0], q),
+                         (lambda t: operators.attention(q, q, q, None, None, t, *common)[1], torch.randn(1, 1, 5, 5)),
+                         (lambda t: operators.attention_weights(t, t, t, None, None, None, *common, True)[2], q),
+                         (lambda t: operators.flash_attention(t, q, q, *[None] * 5, [-1, -1], 0.0, 0.0)[0], q),
+                         (lambda t: operators.attention_backward(t, None, None, q, q, q, q, q[..., 0], None, None, None, *common,
+                                                                 [True, False, False, False])[0], q)):
             self.told(lambda: torch.func.jvp(call, (at,), (at,)))  # noqa: B023
-        operator = lambda t: torch.ops.multihead.attention(t, t, t, None, None, None, "bhsd", False, None)  # noqa: E731
-        self.assertFalse(torch.func.jvp(operator, (q,), (q,))[1].any())  # as docs/pytorch.md says of the operators
+        mask = torch.ones(5, 5, dtype=torch.bool)
+        program = torch.export.export(Function(), (q, q + 1, q + 2, mask)).module()
+        self.told(lambda: torch.func.jvp(lambda t: program(t, q, q, mask), (q,), (q,)))
         with self.assertRaises(RuntimeError):  # PyTorch's own refusal
             torch.func.grad(lambda t: ours.scaled_dot_product_attention(t, t, t).sum())(q)
+
+    def test_vmap_of_backward(self):
+        """The rows of a Jacobian at once, one call each."""
+        q, = learned(torch.randn(1, 2, 3, 4, dtype=torch.float64))
+        above = torch.eye(24, dtype=torch.float64).reshape(24, *q.shape)
+        out = ours.scaled_dot_product_attention(q, q, q)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found, = torch.autograd.grad(out, q, above, is_grads_batched=True)
+        wanted = torch.autograd.functional.jacobian(lambda t: THEIRS(t, t, t), q.detach())
+        self.assertTrue(torch.allclose(found.reshape(24, 24), wanted.reshape(24, 24), atol=1e-12))
 
 
 if __name__ == "__main__":

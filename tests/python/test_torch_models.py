@@ -148,11 +148,11 @@ class Models(unittest.TestCase):
     def test_dropout(self):
         layer = ours.replace(torch.nn.TransformerEncoderLayer(WIDTH, HEADS, 32, 0.1, batch_first=True))
         x = torch.randn(BATCH, LENGTH, WIDTH)
-        with self.assertRaisesRegex(NotImplementedError, "dropout is 0.1 and the module is in training"):
-            layer(x)
-        layer.self_attn.dropout = 0.0
-        self.assertEqual(layer(x).shape, x.shape)
-        self.assertEqual(layer.eval()(x).shape, x.shape)
+        for part in (layer.dropout, layer.dropout1, layer.dropout2):
+            part.p = 0.0  # what is left is that of attention
+        self.assertFalse(torch.equal(layer(x), layer(x)))
+        layer.eval()
+        self.assertTrue(torch.equal(layer(x), layer(x)))
 
 
 class Replace(unittest.TestCase):

@@ -308,11 +308,11 @@ class Refused(unittest.TestCase):
 
     def test_dropout(self):
         x = torch.randn(5, 2, WIDTH)
-        module = ours.MultiheadAttention(WIDTH, HEADS, dropout=0.1)
-        self.refuse("dropout 0.1 training", x, x, x, module=module, error=NotImplementedError, theirs=False)
-        module.eval()(x, x, x)
-        module.train().dropout = 0.0
-        module(x, x, x)
+        module = ours.MultiheadAttention(WIDTH, HEADS)
+        for dropout in (-0.1, 1.0, float("nan")):
+            module.train().dropout = dropout
+            self.refuse(f"dropout {dropout} below", x, x, x, module=module, theirs=False)
+            module.eval()(x, x, x)  # there it is not read
 
     def test_constructor(self):
         for arguments in ((12, 5), (0, 1), (12, 0)):

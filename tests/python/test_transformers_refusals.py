@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """attn_implementation="multihead" runs or says why not: what is refused, and with which sentence."""
 
-import copy
 import unittest
 
 import torch
@@ -26,36 +25,21 @@ class Refusals(unittest.TestCase):
         self.assertEqual(multihead.tasks_run(), before)
 
     def test_dropout(self):
-        _, ours = pair("llama")
-        model = copy.deepcopy(ours).train()
-        for layer in model.model.layers:
-            layer.self_attn.attention_dropout = 0.25
-        with self.assertRaisesRegex(NotImplementedError, "LlamaAttention asks for attention dropout 0.25"):
-            model(**inputs_of("llama"))
-        model.eval()(**inputs_of("llama"))
+        for dropout in (-0.25, 1.0):
+            self.refused(ValueError, f"Identity: dropout is {dropout}; it must be 0 or more and below 1", torch.nn.Identity(),
+                         *operands(), None, is_causal=True, dropout=dropout)
 
-    def test_backward(self):
-        eager, ours = pair("llama")
-        model = copy.deepcopy(ours).train()
-        loss = model(**inputs_of("llama"), labels=models.tokens()).loss
-        wanted = eager(**inputs_of("llama"), labels=models.tokens()).loss
-        self.assertLess((loss - wanted).abs(), TOLERANCE)
-        with self.assertRaisesRegex(NotImplementedError, "attention has no backward pass yet"):
-            loss.backward()
-        # Asked for weights carry the same refusal; nothing that needs no gradient does.
-        weights = model(**inputs_of("llama"), output_attentions=True).attentions[-1]
-        with self.assertRaisesRegex(NotImplementedError, "no backward pass"):
-            weights.sum().backward()
+    def test_a_second_derivative(self):
+        q = torch.randn(1, 2, 3, 4, requires_grad=True)
+        out, weights = attention_forward(torch.nn.Identity(), q, q, q, None, is_causal=True, output_attentions=True)
+        for result in (out, weights):
+            gradient, = torch.autograd.grad(result.square().sum(), q, create_graph=True)
+            with self.assertRaisesRegex(NotImplementedError, "no second derivative of attention"):
+                gradient.sum().backward()
+
+    def test_what_needs_no_gradient(self):
         for tensor in attention_forward(torch.nn.Identity(), *operands(), None, is_causal=True, output_attentions=True):
             self.assertFalse(tensor.requires_grad)
-
-    def test_backward_through_sinks_and_bias_alone(self):
-        learned = torch.zeros(2, requires_grad=True)
-        bias = torch.zeros(1, 2, 3, 3, requires_grad=True)
-        for named in ({"s_aux": learned}, {"position_bias": bias}):
-            out, _ = attention_forward(torch.nn.Identity(), *operands(), None, is_causal=False, **named)
-            with self.assertRaises(NotImplementedError):
-                out.sum().backward()
 
     def test_unknown_arguments(self):
         named = {"is_causal": False}
@@ -102,12 +86,12 @@ class Refusals(unittest.TestCase):
         bias = torch.zeros(1, 2, 3, 3)
         with forward_ad.dual_level():
             dual = forward_ad.make_dual(embeddings, embeddings)
-            with self.assertRaisesRegex(NotImplementedError, "no gradient"):
+            with self.assertRaisesRegex(NotImplementedError, "no forward-mode gradient"):
                 ours(inputs_embeds=dual)
             added = forward_ad.make_dual(bias, bias)
             for mask, named in ((added, {}), (bias, {"position_bias": added}),
                                 (bias, {"s_aux": forward_ad.make_dual(*[torch.ones(2)] * 2)})):
-                self.refused(NotImplementedError, "no gradient", torch.nn.Identity(), q, k, v, mask, **named)
+                self.refused(NotImplementedError, "no forward-mode gradient", torch.nn.Identity(), q, k, v, mask, **named)
 
     def test_a_window_without_a_mask(self):
         self.refused(ValueError, "Identity passes sliding_window 2 without attention_mask and is not causal, kv_len is 3",

@@ -3,6 +3,7 @@
 
     from multihead import self_attention, multi_head_attention     from X and its weights to the output
     from multihead import attention, attention_weights, merge      between the projections: every mask and option
+    from multihead import attention_backward                       its gradients
     from multihead import MultiHeadAttention, Encoder              layers and models with weights of their own
     from multihead import explain, info, tasks_run                 what would run and why, what can run, what ran
     from multihead import inspect                                  what heads look at: numbers, labels, pages
@@ -11,17 +12,17 @@ Arrays of NumPy, PyTorch (on the CPU), ml_dtypes, and whatever else has the buff
 copy; results are of the kind that went in. Importing this package imports no framework.
 """
 
-from ._attention import attention, attention_weights, merge, multi_head_attention, self_attention
+from ._attention import attention, attention_backward, attention_weights, merge, multi_head_attention, self_attention
 from ._core import __version__
 from ._encoder import Encoder, EncoderExtents, Token
 from ._layer import Extents, MultiHeadAttention
 from ._machine import Info, Plan, explain, get_num_threads, info, set_num_threads, tasks_run
 from ._statistics import Label, Statistics, Summary
-from ._types import AttentionOptions, RelativeBias, StatisticsRequest, WeightsRequest
+from ._types import AttentionGradients, AttentionOptions, RelativeBias, StatisticsRequest, WeightsRequest
 
 __all__ = [
-    "AttentionOptions", "Encoder", "EncoderExtents", "Extents", "Info", "Label", "MultiHeadAttention", "Plan", "RelativeBias",
-    "Statistics", "StatisticsRequest", "Summary", "Token", "WeightsRequest",
-    "__version__", "attention", "attention_weights", "explain", "get_num_threads", "info", "merge",
+    "AttentionGradients", "AttentionOptions", "Encoder", "EncoderExtents", "Extents", "Info", "Label", "MultiHeadAttention",
+    "Plan", "RelativeBias", "Statistics", "StatisticsRequest", "Summary", "Token", "WeightsRequest",
+    "__version__", "attention", "attention_backward", "attention_weights", "explain", "get_num_threads", "info", "merge",
     "multi_head_attention", "self_attention", "set_num_threads", "tasks_run",
 ]

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Functions of arrays: self_attention, multi_head_attention, attention, attention_weights, merge."""
+"""Functions of arrays: self_attention, multi_head_attention, attention, attention_backward, attention_weights, merge."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Union, overload
 
 from . import _core
 from ._statistics import Statistics, query_offset_of
-from ._types import (Array, AttentionOptions, Causal, Integers, Layout, Numbers, RelativeBias, StatisticsAsked,
-                     StatisticsRequest, Target, Weights, WeightsRequest)
+from ._types import (Array, AttentionGradients, AttentionOptions, Causal, Gradient, Integers, Layout, Numbers, RelativeBias,
+                     StatisticsAsked, StatisticsRequest, Target, Weights, WeightsRequest)
 
 if TYPE_CHECKING:
     from typing_extensions import TypeAlias, Unpack
@@ -79,9 +80,9 @@ def attention(q: Array, k: Array, v: Array, *, layout: Layout = "bhsd", causal: 
               segments: Integers | tuple[Integers, Integers] | None = None, keep_mask: Array | None = None,
               drop_mask: Array | None = None, bias: Array | None = None, alibi_slopes: Numbers | None = None,
               relative_bias: Array | RelativeBias | None = None, softcap: float = 0.0, sinks: Numbers | None = None,
-              scale: float | None = None, return_lse: bool = False, return_weights: Weights = None,
-              return_statistics: StatisticsAsked = None, threads: int | None = None, target: Target | str | None = None,
-              out: Array | None = None) -> Any:
+              scale: float | None = None, dropout: float = 0.0, dropout_seed: int | None = None, dropout_stream: int = 0,
+              return_lse: bool = False, return_weights: Weights = None, return_statistics: StatisticsAsked = None,
+              threads: int | None = None, target: Target | str | None = None, out: Array | None = None) -> Any:
     """softmax(bias + cap(q k^T * scale), over the keys a row sees) v, head by head.
 
     layout "bhsd":  q (batch, heads, q_len, head_dim)   k (batch, kv_heads, kv_len, head_dim)
@@ -120,6 +121,10 @@ def attention(q: Array, k: Array, v: Array, *, layout: Layout = "bhsd", causal: 
       softcap        c: a score s becomes c tanh(s / c)
       sinks          (heads) logits that join the denominator alone
       scale          instead of 1 / sqrt(head_dim)
+      dropout        the probability, 0 to below 1, that a weight becomes 0 on its way to v; the others are taken times
+                     1 / (1 - dropout). Which are is a function of dropout_seed (wanted with it: another one each step of
+                     a training), dropout_stream (tells apart calls that share a seed) and of batch, head, row and key, so
+                     attention_backward() drops the same. lse, weights and statistics are those before it
     Short lists (lengths, cu_seqlens, ids, slopes) come as any sequence or array of numbers.
 
       threads        at most so many; None: get_num_threads(), and one where the work is too small to share. No bit of a
@@ -135,12 +140,29 @@ def attention(q: Array, k: Array, v: Array, *, layout: Layout = "bhsd", causal: 
         "causal": causal, "query_offset": query_offset, "window": window, "lengths": lengths, "prefixes": prefixes,
         "cu_seqlens": cu_seqlens, "segments": segments, "keep_mask": keep_mask, "drop_mask": drop_mask, "bias": bias,
         "alibi_slopes": alibi_slopes, "relative_bias": relative_bias, "softcap": softcap, "sinks": sinks, "scale": scale,
+        "dropout": dropout, "dropout_seed": dropout_seed, "dropout_stream": dropout_stream,
         "threads": threads, "target": target}
     results = _core.attention(q, k, v, (layout, out, return_lse, return_weights, return_statistics), options)
     if return_statistics is None or return_statistics is False:
         return results
     *others, found = results
     return (*others, Statistics(found, query_offset_of(options, *found["extents"][2:])))
+
+
+def attention_backward(d_out: Array, q: Array, k: Array, v: Array, out: Array, lse: Array, *, d_lse: Array | None = None,
+                       want: Sequence[Gradient] = ("q", "k", "v"), layout: Layout = "bhsd",
+                       **options: Unpack[AttentionOptions]) -> AttentionGradients:
+    """Gradients of attention(), from that of its output.
+
+    q, k, v, options, layout: those of attention(.., return_lse=True), and out and lse what it returned. d_out, in the
+    layout and type of out: the gradient of out. d_lse (batch, heads, q_len): that of lse, if anything depends on it.
+    want: which gradients; bias, alibi_slopes, relative_bias and sinks only where they are given. What is not asked for
+    costs nothing.
+
+    Memory is linear in length, and no bit depends on threads. A row that sees no key gives and gets zeros. Gradients are
+    new arrays of the kind that q is. Raises as attention() does; any number of threads may call it at a time.
+    """
+    return AttentionGradients(**_core.attention_backward(d_out, q, k, v, (layout, out, lse, d_lse, want), options))
 
 
 def attention_weights(q: Array, k: Array, lse: Array | None = None, *, layout: Layout = "bhsd", weights: Weights = True,

@@ -65,25 +65,40 @@ def check_slopes(function: str, slopes: Any, sequences: int, heads: int) -> None
                          f"({sequences}, {heads}), for each head of each sequence")
 
 
-def attend(q: Any, k: Any, v: Any, *, cu_seqlens: tuple[Any, Any], alibi_slopes: Any, scale: float | None,
-           window: Sequence[int], softcap: float, threads: int | None) -> Any:
-    """(out, lse) of q (batch, q_len, heads, head_dim), or of packed sequences q (total_q, heads, head_dim).
+def probability(function: str, value: Any, name: str = "dropout_p") -> float:
+    """The value as a float; ValueError outside 0 to below 1."""
+    found = number(function, name, value)
+    if not 0 <= found < 1:
+        raise ValueError(f"{function}: {name} is {value}; it must be 0 or more and below 1")
+    return found
 
-    cu_seqlens: a pair, of None where the sequences are not packed. alibi_slopes: (heads) or (sequences, heads). window:
-    (left, right), negative: no bound. The last query of a sequence meets its last key."""
+
+def dropout(dropout_p: float, seed: Any, stream: int = 0) -> dict[str, Any]:
+    """The options of multihead.attention; seed: an integer, or an array of one; None where there is no dropout."""
+    return {} if seed is None else {"dropout": dropout_p, "dropout_seed": int(seed), "dropout_stream": stream}
+
+
+def _calls(q: Any, k: Any, v: Any, *, cu_seqlens: tuple[Any, Any], alibi_slopes: Any, scale: float | None, window: Sequence[int],
+           softcap: float, dropout_p: float, seed: Any, threads: int | None) -> list[tuple[Any, Any, dict[str, Any]]]:
+    """The calls of multihead.attention that are wanted: (part of the queries, part of the keys, options).
+
+    One for all, with parts None, or one a sequence where each has slopes of its own."""
     options: dict[str, Any] = {"layout": "bshd", "scale": scale, "softcap": softcap, "threads": threads,
-                               "window": tuple(None if side < 0 else side for side in window), "return_lse": True}
+                               "window": tuple(None if side < 0 else side for side in window)}
     starts = None if cu_seqlens[0] is None else (listed(cu_seqlens[0]), listed(cu_seqlens[1]))
     slopes = None if alibi_slopes is None else listed(alibi_slopes)
     if slopes and isinstance(slopes[0], (list, tuple)):
         _check_each(q, k, v, starts, slopes, options)
-        return _each(q, k, v, starts, slopes, options)
-    slopes = slopes or None  # rows for no sequence at all
+        spans_q, spans_k = ([s if some is None else slice(some[s], some[s + 1]) for s in range(len(slopes))]
+                            for some in (starts or (None, None)))
+        return [(a, b, {**options, **dropout(dropout_p, seed, s), "query_offset": len(k[b]) - len(q[a]),
+                        "alibi_slopes": own})
+                for s, (a, b, own) in enumerate(zip(spans_q, spans_k, slopes))]
+    options.update(dropout(dropout_p, seed), alibi_slopes=slopes or None)  # rows for no sequence at all
     if starts is None:
-        return multihead.attention(q, k, v, query_offset=k.shape[1] - q.shape[1], alibi_slopes=slopes, **options)
+        return [(None, None, {**options, "query_offset": k.shape[1] - q.shape[1]})]
     queries, keys = ([end - begin for begin, end in zip(some, some[1:])] for some in starts)
-    return multihead.attention(q, k, v, cu_seqlens=starts, query_offset=[b - a for a, b in zip(queries, keys)],
-                               alibi_slopes=slopes, **options)
+    return [(None, None, {**options, "cu_seqlens": starts, "query_offset": [b - a for a, b in zip(queries, keys)]})]
 
 
 def _check_each(q: Any, k: Any, v: Any, starts: tuple[list[int], list[int]] | None, slopes: list[list[float]],
@@ -106,16 +121,43 @@ def _check_each(q: Any, k: Any, v: Any, starts: tuple[list[int], list[int]] | No
         multihead.explain(**extents, **told, query_offset=offset, alibi_slopes=own)
 
 
-def _each(q: Any, k: Any, v: Any, starts: tuple[list[int], list[int]] | None, slopes: list[list[float]],
-          options: dict[str, Any]) -> Any:
-    """Sequence by sequence, each with its own slopes."""
-    sequences = len(slopes)
-    spans_q, spans_k = ([s if some is None else slice(some[s], some[s + 1]) for s in range(sequences)]
-                        for some in (starts or (None, None)))
-    results = [multihead.attention(q[a], k[b], v[b], query_offset=len(k[b]) - len(q[a]), alibi_slopes=own, **options)
-               for a, b, own in zip(spans_q, spans_k, slopes)]
-    arrays = sys.modules[type(q).__module__.partition(".")[0]]  # numpy or torch
+def _part(some: Any, part: Any) -> Any:
+    return some if part is None or some is None else some[part]
+
+
+def _part_of_rows(lse: Any, part: Any) -> Any:
+    """Of (batch, heads, q_len), or packed (heads, total_q)."""
+    return lse[:, part] if isinstance(part, slice) and lse is not None else _part(lse, part)
+
+
+def _joined(parts: Sequence[Any], part: Any, packed_axis: int) -> Any:
+    """What the calls gave, as one array."""
+    if part is None:
+        return parts[0]
+    arrays = sys.modules[type(parts[0]).__module__.partition(".")[0]]  # numpy or torch
+    return arrays.concatenate(parts, packed_axis) if isinstance(part, slice) else arrays.stack(parts)
+
+
+def attend(q: Any, k: Any, v: Any, **call: Any) -> Any:
+    """(out, lse) of q (batch, q_len, heads, head_dim), or of packed sequences q (total_q, heads, head_dim).
+
+    call: cu_seqlens, a pair, of None where the sequences are not packed; alibi_slopes (heads) or (sequences, heads);
+    window (left, right), negative: no bound; seed: of dropout, None without it; scale, softcap, dropout_p, threads. The
+    last query of a sequence meets its last key."""
+    calls = _calls(q, k, v, **call)
+    results = [multihead.attention(_part(q, a), _part(k, b), _part(v, b), return_lse=True, **options)
+               for a, b, options in calls]
     outs, lses = zip(*results)
-    if starts is None:
-        return arrays.stack(outs), arrays.stack(lses)
-    return arrays.concatenate(outs, 0), arrays.concatenate(lses, 1)
+    return _joined(outs, calls[0][0], 0), _joined(lses, calls[0][0], 1)
+
+
+def attend_backward(gradients: Any, wanted: list[str], above: Sequence[Any], q: Any, k: Any, v: Any, out: Any, lse: Any,
+                    **call: Any) -> dict[str, Any]:
+    """{name: gradient} of the wanted among q, k, v and alibi_slopes by a function of one call; above: of out and lse."""
+    d_out, d_lse = above
+    calls = _calls(q, k, v, **call)
+    wanted = [name for name in wanted if name != "alibi_slopes" or calls[0][2]["alibi_slopes"]]  # none for no sequence
+    results = [gradients(wanted, (_part(d_out, a), _part_of_rows(d_lse, a)),
+                         (_part(q, a), _part(k, b), _part(v, b), _part(out, a), _part_of_rows(lse, a)), **options)
+               for a, b, options in calls]
+    return {name: _joined([result[name] for result in results], calls[0][0], 0) for name in wanted}

@@ -19,6 +19,7 @@ Layout = Literal["bhsd", "bshd"]
 Causal = Union[bool, Literal["top_left", "bottom_right"]]
 Target = Literal["baseline", "avx2", "avx512", "neon"]
 Point = Literal["normalised", "scaled", "capped", "biased"]
+Gradient = Literal["q", "k", "v", "bias", "alibi_slopes", "relative_bias", "sinks", "scale"]
 DType = Literal["float32", "float64", "bfloat16", "float16"]
 
 
@@ -75,6 +76,26 @@ class StatisticsRequest(NamedTuple):
     norm_weighted: bool = False
 
 
+class AttentionGradients(NamedTuple):
+    """What attention_backward() was asked for; None: it was not.
+
+    q, k, v         of the shapes and types of q, k and v.
+    bias            of the bias's shape, summed over the axes that it repeats; of lse's type.
+    alibi_slopes    (heads) float64; sinks likewise.
+    relative_bias   (buckets, heads): of the table; of lse's type.
+    scale           a number: of the scale.
+    """
+
+    q: Any = None
+    k: Any = None
+    v: Any = None
+    bias: Any = None
+    alibi_slopes: Any = None
+    relative_bias: Any = None
+    sinks: Any = None
+    scale: float | None = None
+
+
 StatisticsAsked: TypeAlias = "Union[bool, StatisticsRequest, None]"
 Weights: TypeAlias = "Union[bool, Literal['mean'], WeightsRequest, None]"
 
@@ -97,5 +118,8 @@ class AttentionOptions(TypedDict, total=False):
     softcap: float
     sinks: Numbers | None
     scale: float | None
+    dropout: float
+    dropout_seed: int | None
+    dropout_stream: int
     threads: int | None
     target: Target | str | None

@@ -10,6 +10,7 @@ function returns (out, softmax_lse, None): probabilities are not built.
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Sequence
 
 from . import _flash
@@ -25,8 +26,9 @@ def flash_attn_func(q: Any, k: Any, v: Any, dropout_p: float = 0.0, softmax_scal
 
     Returns out (batch, seqlen_q, heads, head_dim); with return_attn_probs (out, softmax_lse (batch, heads, seqlen_q)
     in float32, or float64 for float64, None). softmax_scale: 1/sqrt(head_dim) unless given. alibi_slopes: (heads) or
-    (batch, heads). deterministic is always so. Raises NotImplementedError for dropout_p other than 0, ValueError or
-    TypeError with a sentence for what does not fit, before anything is computed."""
+    (batch, heads). deterministic is always so. dropout_p: the probability with which a weight is dropped; torch.manual_seed
+    (for arrays numpy.random.seed) makes it repeatable. Tensors have gradients: q, k, v and alibi_slopes, from out and
+    softmax_lse. Raises ValueError or TypeError with a sentence for what does not fit, before anything is computed."""
     return _call("flash_attn_func", q, k, v, (None, None), 4, dropout_p, softmax_scale, causal, window_size, softcap,
                  alibi_slopes, return_attn_probs)
 
@@ -83,8 +85,7 @@ def _parts(function: str, name: str, packed: Any, rank: int, count: int) -> list
 def _call(function: str, q: Any, k: Any, v: Any, cu_seqlens: tuple[Any, Any], rank: int, dropout_p: float,
           scale: float | None, causal: bool, window_size: Sequence[int], softcap: float, alibi_slopes: Any,
           return_attn_probs: bool) -> Any:
-    if _flash.number(function, "dropout_p", dropout_p) != 0:
-        raise NotImplementedError(f"{function}: dropout_p is {dropout_p}; dropout is not implemented, pass 0")
+    dropout_p = _flash.probability(function, dropout_p)
     for name, tensor in (("q", q), ("k", k), ("v", v)):
         if not hasattr(tensor, "shape"):
             raise TypeError(f"{function}: {name} is of type {type(tensor).__name__}; it must be a torch.Tensor or an array")
@@ -101,8 +102,9 @@ def _call(function: str, q: Any, k: Any, v: Any, cu_seqlens: tuple[Any, Any], ra
         _flash.check_slopes(function, alibi_slopes, sequences, q.shape[-2])
     if type(q).__module__.partition(".")[0] == "torch":
         from .torch._attention import flash_attention  # only here: arrays of NumPy do not import torch
-        out, lse = flash_attention(function, q, k, v, cu_seqlens, alibi_slopes, scale, window, softcap)
+        out, lse = flash_attention(function, q, k, v, cu_seqlens, alibi_slopes, scale, window, softcap, dropout_p)
     else:
+        seed = sys.modules["numpy"].random.randint(2 ** 63 - 1, dtype="int64") if dropout_p else None
         out, lse = _flash.attend(q, k, v, cu_seqlens=cu_seqlens, alibi_slopes=alibi_slopes, scale=scale, window=window,
-                                  softcap=softcap, threads=None)
+                                 softcap=softcap, dropout_p=dropout_p, seed=seed, threads=None)
     return (out, lse, None) if return_attn_probs else out

@@ -125,8 +125,7 @@ def record(model: Any, tokens: Sequence[str] | None = None, *, request: Statisti
     The model runs with attn_implementation="multihead": if it has another one it is changed, and set back when the last
     block of this model ends. Recording changes no bit of what the model gives. What is recorded are calls from this thread
     (this context) within the block, of this model's modules; blocks may be nested, overlap, and run in several threads.
-    Where calls left nothing recorded, a RuntimeWarning at the end of the block says so. As ever with "multihead", gradients
-    may be on and raise NotImplementedError in backward.
+    Where calls left nothing recorded, a RuntimeWarning at the end of the block says so. A training step may be recorded.
 
     tokens         the texts of the sequence, for view()
     request        which statistics; None: StatisticsRequest(tokens=True). tokens=True: duplicate_mass and induction_mass

@@ -6,8 +6,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .._flash import number
+from .._flash import number, probability
 from . import _check, _operator
+from ._gradient import draw_seed
 
 _SDPA = "scaled_dot_product_attention"
 
@@ -25,11 +26,12 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
     query head h reads key and value head h // (heads / kv_heads). A query that sees no key gets zeros. Tensors whose
     last axis is not contiguous are copied. torch.get_num_threads() threads compute.
 
-    Raises NotImplementedError for dropout_p other than 0, and in backward; ValueError or TypeError, with a sentence that
-    names argument, value and rule, for what does not fit."""
+    dropout_p: the probability with which a weight is dropped, below 1; its seed is drawn from PyTorch's generator. Gradients
+    are those of query, key, value and a floating attn_mask. Raises ValueError or TypeError, with a sentence that names
+    argument, value and rule, for what does not fit; NotImplementedError for tangents of forward-mode differentiation, and
+    when a gradient is differentiated again."""
     scale = None if scale is None else number(_SDPA, "scale", scale)
-    if number(_SDPA, "dropout_p", dropout_p) != 0:
-        raise NotImplementedError(f"{_SDPA}: dropout_p is {dropout_p}; dropout is not implemented, pass 0")
+    dropout_p = probability(_SDPA, dropout_p)
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         _check.tensor(_SDPA, name, tensor)
         if tensor.dim() < 2:
@@ -54,8 +56,8 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
     if k.shape[1] != v.shape[1]:
         k, v = (tensor.repeat_interleave(q.shape[1] // tensor.shape[1], 1) for tensor in (k, v))
     keep_mask, bias = _masks(attn_mask, leading, q, k)
-    _operator.refuse_tangents(q, k, v, bias)
-    out = _operator.attention(q, k, v, keep_mask, None, bias, "bhsd", bool(is_causal), scale)
+    seed = draw_seed(query.device) if dropout_p else None
+    out, _ = _operator.attention(q, k, v, keep_mask, None, bias, seed, "bhsd", bool(is_causal), scale, dropout_p)
     return out if len(leading) == 2 else out.reshape(*leading, *out.shape[-2:])
 
 
@@ -123,7 +125,7 @@ def _masks(mask, leading, q, k):
     return None, mask.to(torch.float64) if q.dtype == torch.float64 else mask
 
 
-def flash_attention(function, q, k, v, cu_seqlens, alibi_slopes, scale, window, softcap):
+def flash_attention(function, q, k, v, cu_seqlens, alibi_slopes, scale, window, softcap, dropout_p):
     """(out, lse) of multihead.flash_attn's functions."""
     for name, tensor in (("q", q), ("k", k), ("v", v)):
         _check.tensor(function, name, tensor)
@@ -134,5 +136,5 @@ def flash_attention(function, q, k, v, cu_seqlens, alibi_slopes, scale, window, 
         alibi_slopes = torch.tensor(alibi_slopes, device=q.device)
     _check.same_device(function, {"q": q, "k": k, "v": v, "alibi_slopes": alibi_slopes, "cu_seqlens_q": starts[0],
                                   "cu_seqlens_k": starts[1]})
-    _operator.refuse_tangents(q, k, v, alibi_slopes)
-    return _operator.flash_attention(q, k, v, *starts, alibi_slopes, scale, list(window), softcap)
+    seed = draw_seed(q.device) if dropout_p else None
+    return _operator.flash_attention(q, k, v, *starts, alibi_slopes, seed, scale, list(window), softcap, dropout_p)

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .._flash import probability
 from . import _check, _operator
+from ._gradient import draw_seed
 
 _NAME = "MultiheadAttention"
 
@@ -16,9 +18,8 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
     """torch.nn.MultiheadAttention on the CPU: its constructor, parameters, state_dict, masks and results.
 
     In both masks True means blocked; a floating mask is added to the scores. A query that sees no key gets zeros, in the
-    weights too. Dropout is an error in training. PyTorch's own fast path is never taken, so this module also computes
-    inside torch.nn.TransformerEncoderLayer. torch.get_num_threads() threads compute. Backward raises
-    NotImplementedError."""
+    weights too. The weights are those before dropout. PyTorch's own fast path is never taken, so this module also computes
+    inside torch.nn.TransformerEncoderLayer. torch.get_num_threads() threads compute."""
 
     def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, add_bias_kv: bool = False,
                  add_zero_attn: bool = False, kdim: int | None = None, vdim: int | None = None, batch_first: bool = False,
@@ -49,9 +50,6 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
 
         is_causal is a hint that attn_mask is the causal mask, and needs it; without key_padding_mask and need_weights
         attn_mask is then not read."""
-        if self.training and self.dropout > 0:
-            raise NotImplementedError(f"{_NAME}: dropout is {self.dropout} and the module is in training; dropout is not "
-                                      f"implemented, set dropout to 0 or call eval()")
         if isinstance(query, Tensor) and query.is_nested:
             return self._forward_nested(query, key, value, key_padding_mask, need_weights, attn_mask,
                                         average_attn_weights)
@@ -66,13 +64,14 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         q, k, v = self._project(query, key, value, 1 if layout == "bshd" else 0)
         causal = bool(is_causal) and key_padding_mask is None and not need_weights
         masks = self._masks(q, k, layout, key_padding_mask, None if causal else attn_mask, batched)
-        arguments = (q, k, v, *masks, layout, causal, None)
-        _operator.refuse_tangents(q, k, v, masks[2])
+        dropout_p = probability(_NAME, self.dropout, "dropout") if self.training else 0.0
+        seed = draw_seed(q.device) if dropout_p else None
+        arguments = (q, k, v, *masks, seed, layout, causal, None, dropout_p)
         weights = None
         if need_weights:
-            out, weights = _operator.attention_weights(*arguments, bool(average_attn_weights))
+            out, _, weights = _operator.attention_weights(*arguments, bool(average_attn_weights))
         else:
-            out = _operator.attention(*arguments)
+            out, _ = _operator.attention(*arguments)
         out = functional.linear(out.flatten(-2), self.out_proj.weight, self.out_proj.bias)
         if batched:
             return out, weights

@@ -9,8 +9,8 @@ CPU tensors of float32, float64, bfloat16 and float16; multihead.tasks_run() cou
 output_attentions asks for them, and change no bit of the output.
 
 A model of which no module goes through the interface is refused when it is made, and modules that look like attention
-and do not go through it are named in a warning. Attention dropout and keyword arguments that are not known are refused
-when the model runs; derivatives, forward and backward, raise NotImplementedError.
+and do not go through it are named in a warning. Keyword arguments that are not known are refused when the model runs. It can
+be trained, with attention dropout; second derivatives and forward-mode differentiation raise NotImplementedError.
 """
 
 import inspect

@@ -6,7 +6,10 @@ import torch
 import multihead
 
 from .. import _recording
+from .._flash import dropout as dropout_option
+from .._flash import probability
 from ..torch._attention import autocast
+from ..torch._gradient import Once, draw_seed, gradients, plain
 from ..torch._operator import refuse_tangents
 from ._masks import MaskOfRanges
 
@@ -26,18 +29,38 @@ HARMLESS = frozenset({
 PACKING = frozenset({"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k"})
 
 
-class _WithoutGradient(torch.autograd.Function):
-    """compute() as a function of tensors whose gradients do not exist yet."""
+class _Differentiable(torch.autograd.Function):
+    """What run() gives, (out, lse, weights or None), as a function of the tensors that multihead.attention is told."""
 
     @staticmethod
-    def forward(ctx, compute, *inputs):
-        return compute()
+    def forward(ctx, run, options, query, key, value, bias, sinks):
+        out, lse, weights = run()
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(query, key, value, bias, sinks, out, lse, options.get("keep_mask"))
+        ctx.options = {name: option for name, option in options.items() if name not in ("bias", "sinks", "keep_mask")}
+        return out, weights
 
     @staticmethod
-    def backward(ctx, *gradients):
-        raise NotImplementedError(
-            'attn_implementation "multihead": attention has no backward pass yet; train with "eager" or "sdpa", or '
-            "freeze what is below the last attention (torch.no_grad)")
+    def backward(ctx, d_out, d_weights):
+        query, key, value, bias, sinks, out, lse, keep_mask = ctx.saved_tensors
+        if d_out is None and d_weights is None:
+            return (None,) * 7
+        inputs = {"q": query, "k": key, "v": value, "bias": bias, "sinks": sinks}
+        wanted = [name for name, needed in zip(inputs, ctx.needs_input_grad[2:]) if needed]
+        options = {**ctx.options, **_learned(bias, sinks), "keep_mask": keep_mask}
+
+        def compute():
+            found = gradients(wanted, (d_out if d_out is None else d_out.transpose(1, 2), None, d_weights),
+                              (query, key, value, out.transpose(1, 2), lse), layout="bhsd", threads=None, **options)
+            return tuple(found[name].to(inputs[name].dtype).reshape(inputs[name].shape) for name in wanted)
+
+        found = dict(zip(wanted, Once.apply(compute, d_out, d_weights, *inputs.values())))
+        return None, None, *(found.get(name) for name in inputs)
+
+
+def _learned(bias, sinks):
+    """The options of multihead.attention that may have a gradient."""
+    return {"bias": None if bias is None else bias.detach(), "sinks": None if sinks is None else sinks.detach().double()}
 
 
 def _check_named(module, named, attention_mask):
@@ -117,31 +140,25 @@ def _weights_asked_for(named):
     return any("attentions" in key for key in _active_collector.get() or ())
 
 
-def _rows(tensor):
-    """The values with a contiguous last axis, which they have unless a module has transposed it away."""
-    tensor = tensor.detach()
-    return tensor if tensor.shape[-1] < 2 or tensor.stride(-1) == 1 else tensor.contiguous()
-
-
 def _run(module, query, key, value, options, weights):
-    """out (batch, q_len, heads, value_dim), contiguous, and the weights in query's dtype or None."""
+    """out (batch, q_len, heads, value_dim), contiguous, lse, and the weights in query's dtype or None."""
     batch, heads, q_len, _ = query.shape
     out = torch.empty((batch, q_len, heads, value.shape[-1]), dtype=query.dtype, device=query.device)
-    query, key, value = _rows(query), _rows(key), _rows(value)
+    query, key, value = plain(query), plain(key), plain(value)
     recorders = _recording.wanting(module)
     for recorder in recorders:
         call = recorder.request(module, query, key, options)
         last = weights and recorder is recorders[-1]
         result = multihead.attention(query, key, value, out=out.transpose(1, 2), return_statistics=call.request,
-                                     return_weights=True if call.weights or last else None, **call.options)
+                                     return_lse=True, return_weights=True if call.weights or last else None, **call.options)
         sums = None
         if call.sums is not None:  # a pass of its own, whose output is nobody's
             sums = multihead.attention(query, key, value, return_statistics=call.sums[0], **call.sums[1])[-1]
-        recorder.add(call, result[-1], result[1] if call.weights else None, sums)
+        recorder.add(call, result[-1], result[2] if call.weights else None, sums)
     if not recorders:
-        result = multihead.attention(query, key, value, out=out.transpose(1, 2), return_weights=True if weights else None,
-                                     **options)
-    return out, result[1].to(query.dtype) if weights else None
+        result = multihead.attention(query, key, value, out=out.transpose(1, 2), return_lse=True,
+                                     return_weights=True if weights else None, **options)
+    return out, result[1], result[2].to(query.dtype) if weights else None
 
 
 @torch.compiler.disable
@@ -156,14 +173,14 @@ def attention_forward(module, query, key, value, attention_mask, scaling=None, d
     read where there is none. Returns (output (batch, q_len, heads, value_dim), weights (batch, heads, q_len, kv_len) or
     None where output_attentions does not ask for them).
 
-    Under torch.autocast queries, keys and values are brought to its type. Raises NotImplementedError for dropout above 0
-    and for tangents of forward-mode differentiation, ValueError and TypeError for what is not known or does not fit.
+    dropout: the probability with which a weight is dropped; its seed is drawn from PyTorch's generator, and weights that are
+    asked for are those before it. Gradients: of query, key, value, attention_mask, position_bias and s_aux, through output
+    and weights. Under torch.autocast queries, keys and values are brought to its type. Raises NotImplementedError for
+    tangents of forward-mode differentiation and for second derivatives, ValueError and TypeError for what is not known or
+    does not fit.
     """
     _check_named(module, named, attention_mask)
-    if dropout:
-        raise NotImplementedError(
-            f'attn_implementation "multihead": {type(module).__name__} asks for attention dropout {dropout}; it is not '
-            "implemented yet. Use model.eval(), or set the configuration's attention dropout to 0")
+    dropout = probability(f'attn_implementation "multihead": {type(module).__name__}', dropout, "dropout")
     if s_aux is None and getattr(module, "sinks", None) is not None:
         raise ValueError(
             f'attn_implementation "multihead": {type(module).__name__} has sinks and passes no s_aux; it must')
@@ -180,13 +197,13 @@ def attention_forward(module, query, key, value, attention_mask, scaling=None, d
     options = dict(options, scale=scaling, softcap=softcap or 0.0)
     if position_bias is not None:
         added = position_bias if added is None else position_bias + added
-    if added is not None:
-        options["bias"] = added.detach()
-    if s_aux is not None:
-        options["sinks"] = s_aux.detach().double()
+    options.update({name: option for name, option in _learned(added, s_aux).items() if option is not None})
+    if dropout:
+        options.update(dropout_option(dropout, draw_seed("cpu")))
     weights = _weights_asked_for(named)
-    learned = [tensor for tensor in (query, key, value, s_aux, position_bias, attention_mask)
-               if tensor is not None and tensor.requires_grad]
-    if learned and torch.is_grad_enabled():
-        return _WithoutGradient.apply(lambda: _run(module, query, key, value, options, weights), *learned)
-    return _run(module, query, key, value, options, weights)
+    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad
+                                       for tensor in (query, key, value, added, s_aux)):
+        return _Differentiable.apply(lambda: _run(module, query, key, value, options, weights), options, query, key, value,
+                                     added, s_aux)
+    out, _, found = _run(module, query, key, value, options, weights)
+    return out, found

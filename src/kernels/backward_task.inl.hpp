@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+// A step of the backward pass from its memory to its gradients: rows, weights, terms, products.
+
+// Rows as T, width elements apart, zeros after the last column.
+template <class T>
+MULTIHEAD_NOINLINE void read_rows(const StoredRows& stored, int rows, int columns, std::int64_t width, T* to) {
+  using V = Vec<T>;
+  for (int row = 0; row < rows; ++row, to += width) {
+    const void* const from = element(stored.data, stored.type, row * stored.stride);
+    int column = 0;
+    if (stored.type == kTypeOf<T>) {
+      const T* const plain = static_cast<const T*>(from);
+      for (; column + V::kLanes <= columns; column += V::kLanes) V::load(plain + column).store(to + column);
+      for (; column < columns; ++column) to[column] = plain[column];
+    } else {
+      load_row<T>(from, stored.type, 1, columns, to);
+    }
+    for (column = columns; column < width; ++column) to[column] = 0;
+  }
+}
+
+// The block's keys and values, for all its steps.
+template <class T>
+void open_keys(const BackwardTask<T>& task, const BackwardRows<T>& rows) {
+  const AttentionTask<T>& attention = task.attention;
+  const auto block = [&](const StoredRows& all) {
+    return StoredRows{element(all.data, all.type, task.key * all.stride), all.stride, all.type};
+  };
+  const auto count = static_cast<int>(std::min<std::int64_t>(kKeyBlock, attention.kv_len - task.key));
+  read_rows<T>(block(attention.k), count, attention.head_dim, rows.q_width, rows.keys);
+  if (task.wants_scores) read_rows<T>(block(attention.v), count, attention.value_dim, rows.v_width, rows.values);
+  *rows.keys_finite = all_finite(rows.keys, rows.q_width, count, attention.head_dim) ? T(1) : T(0);
+}
+
+// The step's queries and what comes from above, row by row and as panels.
+template <class T>
+void read_queries(const BackwardTask<T>& task, const RowState<T>& state, const BackwardRows<T>& rows) {
+  const AttentionTask<T>& attention = task.attention;
+  read_rows<T>(attention.q, attention.rows, attention.head_dim, rows.q_width, rows.q);
+  read_rows<T>(task.d_out, attention.rows, attention.value_dim, rows.v_width, rows.d_out);
+  pack_panel<T>(rows.q, rows.q_width, attention.rows, attention.head_dim, state.q);
+  if (task.wants_scores) pack_panel<T>(rows.d_out, rows.v_width, attention.rows, attention.value_dim, state.out);
+  for (int row = 0; row < kRowBlock; ++row) {
+    const bool is_row = row < attention.rows;
+    rows.lse[row] = is_row ? task.lse[row * task.lse_stride] : T(0);
+    rows.term[row] = is_row ? task.row_terms[row] : T(0);
+    state.found[row] = 0, state.block_max[row] = 0, rows.largest[row] = 0;
+  }
+}
+
+// dS |position - key| of a register, summed along the keys.
+template <class T>
+MULTIHEAD_NOINLINE Vec<T> sum_by_slope(const RowState<T>& state, const BackwardRows<T>& rows, int lane, KeyRange seen) {
+  using Lanes = Vec<T>;
+  const Lanes place = Lanes::load(state.place + lane);
+  Lanes sum = Lanes::splat(0);
+  for (auto key = static_cast<int>(seen.begin); key < seen.end; ++key) {
+    const Lanes distance = magnitude_of<T>(place - Lanes::splat(static_cast<T>(key)));
+    sum = Lanes::fma(Lanes::load(rows.products + key * kRowBlock + lane), distance, sum);
+  }
+  return sum;
+}
+
+template <class T>
+void add_to_slope(const BackwardTask<T>& task, const Walk<T>& walk, const BackwardRows<T>& rows, KeyRange seen) {
+  for (int row = 0; row < walk.vecs * Vec<T>::kLanes; ++row)
+    walk.rows.place[row] = static_cast<T>(task.attention.terms.position - task.key + row);
+  T sums[kRowBlock];
+  for (int lane = 0; lane < walk.vecs * Vec<T>::kLanes; lane += Vec<T>::kLanes)
+    sum_by_slope(walk.rows, rows, lane, seen).store(sums + lane);
+  for (int row = 0; row < task.attention.rows; ++row) *task.slope -= static_cast<double>(sums[row]);
+}
+
+// dS summed by distance, a line of rows backwards as it was added, then by bucket.
+template <class T>
+MULTIHEAD_NOINLINE void add_to_table(const BackwardTask<T>& task, const Walk<T>& walk, const BackwardRows<T>& rows,
+                                     KeyRange seen) {
+  using Lanes = Vec<T>;
+  const ScoreTerms<T>& terms = task.attention.terms;
+  std::fill_n(rows.by_distance, kDistanceLines * kRowBlock, T(0));
+  for (auto key = static_cast<int>(seen.begin); key < seen.end; ++key) {
+    T* const line = rows.products + key * kRowBlock;
+    for (int row = task.attention.rows; row < walk.vecs * Lanes::kLanes; ++row) line[row] = 0;
+    T* const to = rows.by_distance + kKeyBlock - 1 - key;
+    for (int lane = 0; lane < walk.vecs * Lanes::kLanes; lane += Lanes::kLanes)
+      (Lanes::load(to + lane) + Lanes::load(line + lane)).store(to + lane);
+  }
+  const std::int64_t nearest = task.key - terms.position + kKeyBlock - 1;
+  for (int i = 0; i < kKeyBlock - 1 + task.attention.rows; ++i) {
+    const std::int64_t distance = std::clamp<std::int64_t>(nearest - i, -terms.max_distance, terms.max_distance);
+    task.table[task.buckets[distance + terms.max_distance]] += static_cast<double>(rows.by_distance[i]);
+  }
+}
+
+// dS by rows of the bias, those that are summed over first.
+template <class T>
+MULTIHEAD_NOINLINE void add_to_bias(const BackwardTask<T>& task, const RowState<T>& state, const BackwardRows<T>& rows,
+                                    KeyRange seen) {
+  const BiasGradient<T>& bias = task.bias;
+  int count = task.attention.rows;
+  unpack_panel<T>(rows.products + seen.begin * kRowBlock, count, seen.end - seen.begin, state.staged + seen.begin,
+                  kKeyBlock);
+  for (; bias.sums_rows && count > 1; --count)  // row 0 gets row 1, then 2 ..
+    for (auto key = seen.begin; key < seen.end; ++key)
+      state.staged[key] += state.staged[(task.attention.rows - count + 1) * kKeyBlock + key];
+  for (int row = 0; row < count; ++row) {
+    const T* const from = state.staged + row * kKeyBlock;
+    T* const to = bias.data + row * bias.row_stride;
+    if (bias.sums_keys) {
+      T sum = 0;
+      for (auto key = seen.begin; key < seen.end; ++key) sum += from[key];
+      *to += sum;
+    } else if (bias.key_stride == 1) {
+      for (auto key = seen.begin; key < seen.end; ++key) to[key] += from[key];
+    } else {
+      for (auto key = seen.begin; key < seen.end; ++key) to[key * bias.key_stride] += from[key];
+    }
+  }
+}
+
+// P Z and dx of every pair of the step; on the way, what goes by dS. Returns whether some pair of those seen is hidden.
+template <class T>
+bool weigh_step(const BackwardTask<T>& task, const Walk<T>& walk, const BackwardRows<T>& rows, KeyRange seen) {
+  const AttentionTask<T>& attention = task.attention;
+  const bool dense = attention.terms.dense(), terms = attention.terms.any();
+  const RowState<T>& state = walk.rows;
+  RowState<T> upward = state;  // the tile of dP
+  upward.q = state.out, upward.scores = rows.products, upward.block_max = rows.largest;
+  bool hides_any = false;
+  for (int first = 0; first < walk.vecs; first += kTileVecs) {
+    const Group group = group_of(walk, first, task.key);
+    if (group.begin < group.end) {
+      score_block(walk, group);
+      for (int vec = first; rows.cap_slopes && vec < first + group.count; ++vec)
+        cap_slopes(walk, rows, vec * Vec<T>::kLanes, walk.block_begin(vec, task.key), walk.block_end(vec, task.key));
+      if (terms) terms_block(walk, group);
+      if (task.wants_scores)
+        product_block(walk, upward, {rows.values, rows.v_width, attention.value_dim, T(1), false}, group);
+    }
+    for (int vec = first; vec < first + group.count; ++vec) {
+      const int lane = vec * Vec<T>::kLanes;
+      KeyRange keys{walk.block_begin(vec, task.key), walk.block_end(vec, task.key)};
+      if (keys.begin >= keys.end) keys = {seen.begin, seen.begin};
+      const bool hides =
+          dense || !walk.all_see(vec, task.key, static_cast<int>(seen.begin), static_cast<int>(seen.end));
+      const StepLanes<T> step{Vec<T>::load(rows.lse + lane), Vec<T>::load(rows.term + lane), hides,
+                              attention.dropout.any(), task.wants_scores};
+      weigh(state, rows, step, lane, keys, seen);
+      hides_any |= hides;
+    }
+  }
+  if (task.bias.data) add_to_bias(task, state, rows, seen);
+  if (task.slope) add_to_slope(task, walk, rows, seen);
+  if (task.table) add_to_table(task, walk, rows, seen);
+  for (int vec = 0; rows.cap_slopes && task.wants_scores && vec < walk.vecs; ++vec) uncap(walk, rows, task.key, vec);
+  return hides_any;
+}
+
+// Products whose factors are not finite while a pair is hidden take the careful way.
+template <class T>
+bool step_is_finite(const BackwardTask<T>& task, const BackwardRows<T>& rows) {
+  const AttentionTask<T>& attention = task.attention;
+  return *rows.keys_finite != 0 && all_finite(rows.q, rows.q_width, attention.rows, attention.head_dim) &&
+         all_finite(rows.d_out, rows.v_width, attention.rows, attention.value_dim);
+}
+
+template <class T, bool kByKey>
+void multiply(const BackwardTask<T>& task, const Walk<T>& walk, KeyRange seen, const GradientProduct<T>& product,
+              const Strips* strips) {
+  if (!product.c) return;
+  if (strips)
+    multiply_strips<T, kByKey>(product, *strips);
+  else
+    multiply_careful<T, kByKey>(walk, task.key, seen, product);
+}
+
+// What the step adds to the gradients of queries, keys and values.
+template <class T>
+void multiply_step(const BackwardTask<T>& task, const Walk<T>& walk, const BackwardRows<T>& rows, KeyRange seen,
+                   bool hides) {
+  const AttentionTask<T>& attention = task.attention;
+  const auto row_keys = [&](int row) { return walk.row_keys(row, task.key); };
+  // The rows that see one of the keys, and the keys that one of the rows sees.
+  const auto rows_of = [&](int key, int count) {
+    KeyRange found{0, attention.rows};
+    const auto sees = [&](std::int64_t row) {
+      const KeyRange keys = row_keys(static_cast<int>(row));
+      return keys.begin < key + count && keys.end > key;
+    };
+    while (hides && found.begin < found.end && !sees(found.begin)) ++found.begin;
+    while (hides && found.begin < found.end && !sees(found.end - 1)) --found.end;
+    return found;
+  };
+  const auto keys_of_rows = [&](int row, int count) {
+    if (!hides) return seen;
+    KeyRange found{kKeyBlock, 0};
+    for (int r = row; r < row + count; ++r) {
+      const KeyRange keys = row_keys(r);
+      if (keys.begin >= keys.end) continue;
+      found = {std::min(found.begin, keys.begin), std::max(found.end, keys.end)};
+    }
+    return found;
+  };
+  Strips by_key, by_row;
+  const bool careful = hides && !step_is_finite(task, rows);
+  if (!careful) {
+    cut_strips(static_cast<int>(seen.begin), static_cast<int>(seen.end), rows_of, by_key);
+    if (task.d_q) cut_strips(0, attention.rows, keys_of_rows, by_row);
+  }
+  const Strips *const along_rows = careful ? nullptr : &by_key, *const along_keys = careful ? nullptr : &by_row;
+  const int q_width = static_cast<int>(rows.q_width), v_width = static_cast<int>(rows.v_width);
+  multiply<T, true>(task, walk, seen, {walk.rows.scores, rows.d_out, v_width, task.d_v, v_width, v_width}, along_rows);
+  multiply<T, true>(task, walk, seen, {rows.products, rows.q, q_width, task.d_k, q_width, q_width}, along_rows);
+  multiply<T, false>(task, walk, seen,
+                     {rows.products, rows.keys, q_width, task.d_q, task.d_q_stride, attention.head_dim}, along_keys);
+}
+
+template <class T>
+void backward_task(const BackwardTask<T>& task) noexcept {
+  const AttentionTask<T>& attention = task.attention;
+  Walk<T> walk(attention);
+  const BackwardRows<T> rows(task);
+  if (task.opens) {
+    count_task(kTarget);
+    open_keys(task, rows);
+  }
+  walk.keys = rows.keys, walk.k_stride = rows.q_width;
+  const KeyRange seen = walk.block_keys(task.key);
+  if (seen.begin >= seen.end) return;
+  if (attention.terms.any() && !open_terms(walk, task.key, seen)) return;
+  read_queries(task, walk.rows, rows);
+  walk.set_ranges(task.key);
+  if (attention.dropout.any())
+    draw_factors(attention.dropout, task.key, static_cast<int>(seen.begin), static_cast<int>(seen.end), attention.rows,
+                 walk.rows.dropout);
+  const bool hides = weigh_step(task, walk, rows, seen);
+  multiply_step(task, walk, rows, seen, hides);
+}
+
+// One chain over the channels, as a score is.
+template <class T>
+void row_terms_task(const RowTermsTask<T>& task) noexcept {
+  using Lanes = Vec<T>;
+  const std::int64_t width = padded_width(task.value_dim);
+  T* const rows = task.work;
+  T *const out = rows + kRowBlock * width, *const d_out = out + kRowBlock * width,
+           *const sums = d_out + kRowBlock * width;
+  for (const auto& [stored, panel] : {std::pair{&task.out, out}, std::pair{&task.d_out, d_out}}) {
+    read_rows<T>(*stored, task.rows, task.value_dim, width, rows);
+    pack_panel<T>(rows, width, task.rows, task.value_dim, panel);
+  }
+  for (int lane = 0; lane < task.rows; lane += Lanes::kLanes) {
+    Lanes sum = Lanes::splat(0);
+    for (int c = 0; c < task.value_dim; ++c)
+      sum = Lanes::fma(Lanes::load(out + c * kRowBlock + lane), Lanes::load(d_out + c * kRowBlock + lane), sum);
+    sum.store(sums + lane);
+  }
+  for (int row = 0; row < task.rows; ++row)
+    task.row_terms[row] = task.d_lse ? sums[row] - task.d_lse[row * task.d_lse_stride] : sums[row];
+}
