@@ -88,11 +88,7 @@ struct BackwardOperands {
       check_view(function, *view);
       check_contiguous(function, *view);
     }
-    check_equal(function, "k", "has batch", k.extents[0], "q has", q.extents[0]);
-    check_equal(function, "v", "has batch", v.extents[0], "q has", q.extents[0]);
-    check_equal(function, "k", "has head_dim", k.extents[3], "q has", q.extents[3]);
-    check_equal(function, "v", "has kv_heads", v.extents[1], "k has", k.extents[1]);
-    check_equal(function, "v", "has kv_len", v.extents[2], "k has", k.extents[2]);
+    check_inputs(function, q, k, v);
     const std::array<std::int64_t, 4> wanted{q.extents[0], q.extents[1], q.extents[2], v.extents[3]};
     const Operand rows{"", nullptr, 0, wanted, wanted};
     for (const Operand* view : {&out, &d_out})

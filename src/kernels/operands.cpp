@@ -36,17 +36,21 @@ void check_rows_extents(const char* function, const Operand& view, const Attenti
   check_equal(function, view.name, "has q_len", view.extents[2], "q has", shape.q_len);
 }
 
+void check_inputs(const char* function, const Operand& q, const Operand& k, const Operand& v) {
+  check_equal(function, "k", "has batch", k.extents[0], "q has", q.extents[0]);
+  check_equal(function, "v", "has batch", v.extents[0], "q has", q.extents[0]);
+  check_equal(function, "k", "has head_dim", k.extents[3], "q has", q.extents[3]);
+  check_equal(function, "v", "has kv_heads", v.extents[1], "k has", k.extents[1]);
+  check_equal(function, "v", "has kv_len", v.extents[2], "k has", k.extents[2]);
+}
+
 void check_operands(const char* function, const AttentionOperands& operands, const AttentionOptions& options) {
   const auto& [q, k, v, out, lse] = operands;
   for (const Operand* view : {&q, &k, &v, &out}) {
     check_view(function, *view);
     check_contiguous(function, *view);
   }
-  check_equal(function, "k", "has batch", k.extents[0], "q has", q.extents[0]);
-  check_equal(function, "v", "has batch", v.extents[0], "q has", q.extents[0]);
-  check_equal(function, "k", "has head_dim", k.extents[3], "q has", q.extents[3]);
-  check_equal(function, "v", "has kv_heads", v.extents[1], "k has", k.extents[1]);
-  check_equal(function, "v", "has kv_len", v.extents[2], "k has", k.extents[2]);
+  check_inputs(function, q, k, v);
   check_equal(function, "out", "has batch", out.extents[0], "q has", q.extents[0]);
   check_equal(function, "out", "has heads", out.extents[1], "q has", q.extents[1]);
   check_equal(function, "out", "has q_len", out.extents[2], "q has", q.extents[2]);

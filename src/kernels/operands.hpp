@@ -35,6 +35,9 @@ AttentionOperands operands_of(const View4<const S>& q, const View4<const S>& k, 
           given(lse) ? std::optional(operand("lse", lse)) : std::nullopt};
 }
 
+// Queries, keys and values whose extents agree.
+void check_inputs(const char* function, const Operand& q, const Operand& k, const Operand& v);
+
 // Extents that agree, contiguous last axes, outputs that are writable and apart from each other and from what is read.
 void check_operands(const char* function, const AttentionOperands& operands, const AttentionOptions& options);
 

@@ -6,6 +6,7 @@
 #include "core/validate.hpp"
 #include "multihead/gradients.hpp"
 #include "train/tasks/head_drops.hpp"
+#include "train/tasks/learn.hpp"
 #include "train/tasks/relations_data.hpp"
 #include "train/tasks/table.hpp"
 #include "train/tasks/words.hpp"
@@ -158,20 +159,11 @@ class FourRelations final : public Task {
     const auto positions = static_cast<std::size_t>(data.positions());
     Matrix<float> logits(data.positions(), kRelations * kPayloads);
     model.forward(data.batch(), {}, logits, options);
-    Metrics metrics;
-    metrics.tokens = data.positions() * kRelations;
-    std::int64_t correct = 0;
-    for (std::int64_t relation = 0; relation < kRelations; ++relation) {
-      const MatrixView<float> part = of_relation<float>(logits, relation);
-      const CrossEntropy measured = cross_entropy<float>(
-          part, std::span(right).subspan(static_cast<std::size_t>(relation) * positions, positions), 0, part,
-          1 / static_cast<double>(metrics.tokens));
-      metrics.loss += measured.loss / kRelations;
-      correct += measured.correct;
-    }
-    metrics.accuracy = static_cast<double>(correct) / static_cast<double>(metrics.tokens);
-    model.backward(std::as_const(logits));
-    return metrics;
+    std::vector<Answer> answers;
+    for (std::int64_t relation = 0; relation < kRelations; ++relation)
+      answers.push_back({of_relation<float>(logits, relation),
+                         std::span(right).subspan(static_cast<std::size_t>(relation) * positions, positions)});
+    return learn(model, logits, answers);
   }
 
   std::vector<std::pair<std::string, double>> evaluate(Transformer<float>& model, bool whole,

@@ -5,9 +5,9 @@
 #include <cmath>
 #include <string>
 
-#include "multihead/gradients.hpp"
 #include "train/tasks/english.hpp"
 #include "train/tasks/head_drops.hpp"
+#include "train/tasks/learn.hpp"
 #include "train/tasks/table.hpp"
 
 namespace multihead {
@@ -134,19 +134,10 @@ class Grammar final : public Task {
     const Sentences data = draw_many(random, kBatch, false);
     Matrix<float> logits(data.tokens(), kSkills * kAnswers);
     model.forward(data.batch(), {}, logits, options);
-    Metrics metrics;
-    metrics.tokens = kBatch * kSkills;
-    std::int64_t correct = 0;
-    for (std::size_t skill = 0; skill < kSkills; ++skill) {
-      const MatrixView<float> two = of_skill<float>(logits, skill);
-      const CrossEntropy measured =
-          cross_entropy<float>(two, data.wanted[skill], 0, two, 1 / static_cast<double>(metrics.tokens));
-      metrics.loss += measured.loss / kSkills;
-      correct += measured.correct;
-    }
-    metrics.accuracy = static_cast<double>(correct) / static_cast<double>(metrics.tokens);
-    model.backward(std::as_const(logits));
-    return metrics;
+    std::vector<Answer> answers;
+    for (std::size_t skill = 0; skill < kSkills; ++skill)
+      answers.push_back({of_skill<float>(logits, skill), data.wanted[skill]});
+    return learn(model, logits, answers);
   }
 
   std::vector<std::pair<std::string, double>> evaluate(Transformer<float>& model, bool whole,

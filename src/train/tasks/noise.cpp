@@ -7,6 +7,7 @@
 #include "multihead/gradients.hpp"
 #include "train/tasks/head_drops.hpp"
 #include "train/tasks/homonyms.hpp"
+#include "train/tasks/learn.hpp"
 #include "train/tasks/packed.hpp"
 #include "train/tasks/table.hpp"
 #include "train/tasks/words.hpp"
@@ -110,15 +111,8 @@ Metrics Noise::train_batch(Transformer<float>& model, std::int64_t step, std::ui
   const PassageBatch batch(passages);
   Matrix<float> logits(batch.source.tokens(), homonyms::kSenses);
   model.forward(batch.source.batch(), {}, logits, options);
-  const auto asked =
-      std::count_if(batch.wanted.begin(), batch.wanted.end(), [](std::int64_t sense) { return sense >= 0; });
-  const CrossEntropy loss = cross_entropy<float>(logits, batch.wanted, 0, logits, 1.0 / static_cast<double>(asked));
-  model.backward(logits);
-  Metrics metrics;
-  metrics.loss = loss.loss;
-  metrics.accuracy = static_cast<double>(loss.correct) / static_cast<double>(loss.rows);
-  metrics.tokens = loss.rows;
-  return metrics;
+  const Answer answer{logits, batch.wanted};
+  return learn(model, logits, {&answer, 1});
 }
 
 std::vector<std::pair<std::string, double>> Noise::evaluate(Transformer<float>& model, bool whole,

@@ -5,9 +5,9 @@
 #include <algorithm>
 
 #include "core/validate.hpp"
-#include "multihead/gradients.hpp"
 #include "train/tasks/bilingual.hpp"
 #include "train/tasks/head_drops.hpp"
+#include "train/tasks/learn.hpp"
 #include "train/tasks/table.hpp"
 #include "train/tasks/translation_model.hpp"
 
@@ -86,14 +86,8 @@ Metrics Translation::train_batch(Transformer<float>& model, std::int64_t step, s
       sentences(seed, static_cast<std::uint64_t>(step * kSentences), kSentences, Part::training, Wanted::either));
   Matrix<float> logits(batch.target.tokens(), model.config().classes);
   model.forward(batch.source.batch(), batch.target.batch(), logits, options);
-  const CrossEntropy loss =
-      cross_entropy<float>(logits, batch.wanted, 0, logits, 1.0 / static_cast<double>(batch.target.tokens()));
-  model.backward(logits);
-  Metrics metrics;
-  metrics.loss = loss.loss;
-  metrics.accuracy = static_cast<double>(loss.correct) / static_cast<double>(loss.rows);
-  metrics.tokens = loss.rows;
-  return metrics;
+  const Answer answer{logits, batch.wanted};
+  return learn(model, logits, {&answer, 1});
 }
 
 std::vector<std::pair<std::string, double>> Translation::evaluate(Transformer<float>& model, bool whole,
