@@ -6,6 +6,9 @@
 
 Two lanes take jobs from one list: a build, or a suite whose build is there. Each job prints a line when it ends; the end
 gives the reason of every skip, and the last line counts: N passed, N failed, N skipped.
+
+Where CI is set to true and no suite is named, the release build's suites run, and of the other builds one turn of TURNS,
+by the number of commits: all of them take longer than a run may.
 """
 
 import argparse
@@ -25,20 +28,29 @@ import xml.etree.ElementTree
 TESTS = pathlib.Path(__file__).resolve().parent
 SOURCE = TESTS.parent
 LANES = 2  # unless --lanes
-SUITE_SECONDS = 900  # nothing healthy takes as long
+SUITE_SECONDS, BUILD_SECONDS = 900, 2400  # nothing healthy takes as long
 THREADED = "*Thread*:*Parallel*:*Bits*"
 # Under an emulator without: the reference against itself, which no target touches, and what the emulator cannot do. The
 # x86-64 one, slow with the judge's long double, leaves the lengths to the random problems.
 EMULATED = "-*.ReferenceIsTheDefinition:*.OneThreadCreatesNone:*.ForkIsSurvived"
-# Emulators and the address sanitizer are slow: a run has a share of the tests there, the next commit the next one. The
+# Emulators and the address sanitizer are slow: a run has a share of the tests there, the next turn the next one. The
 # emulated processor without AVX is there for what is dispatched and for the baseline, which every run here tests too.
 NEHALEM_SHARDS, ARM64_SHARDS, ASAN_SHARDS = 5, 3, 2
+# What CI does beside the release build, a line a commit: each is as much work as that build.
+TURNS = [["asan", "onnx:asan"],
+         ["clang", "fuzz", "c_abi_test:clang", "disassembly_test:clang", "packaging_test:clang"],
+         ["arm64", "onnx:arm64", "arm64_command_test"],
+         ["tsan", "nehalem", "onnx:nehalem"],
+         ["deb_test", "reproducible_test", "mingw_test"]]
 NEHALEM_SHARE = f"nehalem: {NEHALEM_SHARDS - 1} of {NEHALEM_SHARDS} tests, which run on the same target without an emulator"
-ARM64_SHARE = f"arm64: {ARM64_SHARDS - 1} of {ARM64_SHARDS} tests, which the next commits run"
-ASAN_SHARE = f"asan: {ASAN_SHARDS - 1} of {ASAN_SHARDS} tests, which the next commits run"
+ARM64_SHARE = f"arm64: {ARM64_SHARDS - 1} of {ARM64_SHARDS} tests, which the next turns run"
+ASAN_SHARE = f"asan: {ASAN_SHARDS - 1} of {ASAN_SHARDS} tests, which the next turns run"
 EMULATOR_LACKS = ["OneThreadCreatesNone: qemu-user has threads of its own",
                   "ForkIsSurvived: qemu-user does not carry its threads through a fork"]
-FUZZ_SECONDS = 12 if os.environ.get("CI") == "true" else 20
+CI = os.environ.get("CI") == "true"
+FUZZ_SECONDS = 12 if CI else 20
+# The Python package is compiled of the release build's sources with its flags: what that build keeps is taken up there.
+CACHE = {"CCACHE_NOHASHDIR": "1", "CCACHE_SLOPPINESS": "pch_defines,time_macros"}
 # Compilers that are promised to build without a warning; a newer one may warn without failing the tests.
 QUIET_COMPILERS = {"g++": "12", "clang++": "14", "aarch64-linux-gnu-g++": "12",
                    "x86_64-w64-mingw32-g++-posix": "12"}
@@ -50,7 +62,7 @@ LONG_CHECKS = {"mutation_test", "python_face_test", "torch_face_test", "transfor
 OWN_BUILDS = {"deb_test": ["deb"], "reproducible_test": ["deb", "release"], "mingw_test": ["mingw"],
               "arm64_command_test": ["arm64"]}
 COMMITS = subprocess.run(["git", "rev-list", "--count", "HEAD"], cwd=SOURCE, capture_output=True, text=True, check=False)
-ROTATION = int(COMMITS.stdout) if COMMITS.returncode == 0 else 0
+ROUND, TURN = divmod(int(COMMITS.stdout) if COMMITS.returncode == 0 else 0, len(TURNS))
 NO_NETWORK = next((prefix for prefix in (["unshare", "-n"], ["unshare", "-rn"]) if shutil.which("unshare") and
                    subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0), [])
 
@@ -79,16 +91,17 @@ class Job:
 def command(job, log, arguments, **environment):
     """Runs one command; its output goes to the log. Returns its exit status."""
     settings = {key: value for key, value in os.environ.items() if not key.startswith("MULTIHEAD_")}
-    settings.update(PYTHONDONTWRITEBYTECODE="1", **environment)
+    settings.update(PYTHONDONTWRITEBYTECODE="1", **CACHE, **environment)
+    seconds = BUILD_SECONDS if job.is_build else SUITE_SECONDS
     with open(log, "a", encoding="utf-8") as out:
         out.write("$ " + " ".join(map(str, arguments)) + "\n")
         out.flush()
         try:
             return subprocess.run(
                 arguments, cwd=SOURCE, env=settings, stdin=subprocess.DEVNULL, stdout=out,
-                stderr=subprocess.STDOUT, timeout=SUITE_SECONDS, check=False).returncode
+                stderr=subprocess.STDOUT, timeout=seconds, check=False).returncode
         except subprocess.TimeoutExpired:
-            out.write(f"\n{job.name}: no end after {SUITE_SECONDS} s\n")
+            out.write(f"\n{job.name}: no end after {seconds} s\n")
             return -1
 
 
@@ -112,12 +125,14 @@ def built(job, log, steps, **environment):
     return Result()
 
 
-def build(preset, folder, compiler, processes, *targets, bench=False):
+def build(preset, folder, compiler, processes, *targets, bench=False, cached=False):
     def run(job, log):
         version = subprocess.run([compiler, "-dumpversion"], capture_output=True, text=True, check=True).stdout
         quiet = re.match(r"\d+", version).group() == QUIET_COMPILERS[compiler]
         configure = ["cmake", "--preset", preset, "-B", folder, f"-DMULTIHEAD_WERROR={'ON' if quiet else 'OFF'}",
                      f"-DMULTIHEAD_BENCH={'ON' if bench else 'OFF'}"]
+        if cached and shutil.which("ccache"):
+            configure.append("-DCMAKE_CXX_COMPILER_LAUNCHER=ccache")
         return built(job, log, [configure, ["cmake", "--build", folder, "--target", *(targets or ["all"]),
                                             "-j", str(processes)]])
 
@@ -135,7 +150,7 @@ def build_packages(folder, processes):
                      "-DCPACK_PACKAGE_CONTACT=The tests <tests@multihead.dev>"]
         return built(job, log, [[*NO_NETWORK, *configure],
                                 [*NO_NETWORK, "cmake", "--build", folder, "-j", str(processes)]],
-                     SOURCE_DATE_EPOCH="1700000000")
+                     SOURCE_DATE_EPOCH="1700000000", CCACHE_DISABLE="1")  # compared with the release build's objects
 
     missing = "" if shutil.which("dpkg-shlibdeps") else "dpkg-dev is not installed"
     return Job("build deb", run, missing=missing, is_build=True)
@@ -166,7 +181,7 @@ def gtest(name, folder, needs, prefix=(), filter_="*", quick=False, shards=1, mi
         report = log.with_suffix(".xml")
         report.unlink(missing_ok=True)
         environment = {"ASAN_OPTIONS": "allocator_may_return_null=1", "UBSAN_OPTIONS": "print_stacktrace=1",
-                       "TSAN_OPTIONS": "die_after_fork=0", "GTEST_TOTAL_SHARDS": str(shards), "GTEST_SHARD_INDEX": str(ROTATION % shards)}
+                       "TSAN_OPTIONS": "die_after_fork=0", "GTEST_TOTAL_SHARDS": str(shards), "GTEST_SHARD_INDEX": str(ROUND % shards)}
         if quick:
             environment["MULTIHEAD_TEST_SHARE"] = "quick"
         program = folder / "tests" / "multihead_tests"
@@ -248,7 +263,7 @@ def all_jobs(root, lanes):
                      for path in sorted(TESTS.glob("*_property_test.cpp"))]
     arm64.missing = emulator("qemu-aarch64") or arm64.missing
     jobs = [
-        build("release", folder["release"], "g++", processes, bench=True),
+        build("release", folder["release"], "g++", processes, bench=True, cached=True),
         build("asan", folder["asan"], "g++", processes, "test_programs"),
         gtest("asan", folder["asan"], "asan", shards=ASAN_SHARDS, left_out=[ASAN_SHARE], **sanitizer),
         conformance("onnx:asan", folder["asan"], "asan", prefix=steady),
@@ -282,6 +297,22 @@ def all_jobs(root, lanes):
             jobs.append(python_checks(path, name, folder[needs], needs))
     jobs += [fuzz(path, folder["clang"]) for path in sorted(TESTS.glob("fuzz_*.cpp"))]
     return jobs
+
+
+def of_this_turn(jobs):
+    """The jobs of the release build and of the turn; what the other turns run is skipped by name."""
+    turn_of = {name: turn for turn, names in enumerate(TURNS) for name in names}
+    needed = set()
+    for job in jobs:
+        turn = turn_of.get("fuzz" if job.name.startswith("fuzz_") else job.name, TURN)
+        if job.is_build:
+            continue
+        if turn == TURN:
+            needed.update(job.needs)
+        else:
+            job.missing = f"it runs at another commit's turn; this one's is that of {TURNS[TURN][0]}"
+            job.needs = ()
+    return [job for job in jobs if not job.is_build or job.name in needed]
 
 
 # The lanes ------------------------------------------------------------------------------------------------------------
@@ -365,6 +396,8 @@ def main():
     suites = [job for job in jobs if not job.is_build]
     if arguments.list:
         return print("\n".join(job.name for job in suites))
+    if CI and not arguments.suites:
+        jobs = of_this_turn(jobs)
     if arguments.suites:
         wanted = [job for job in suites if {job.name, job.name.split(":")[0]} & set(arguments.suites)]
         unknown = set(arguments.suites) - {part for job in wanted for part in (job.name, job.name.split(":")[0])}
