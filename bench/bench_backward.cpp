@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// attention_backward(), as a rate and as a share of the peak measured beside it.
+// attention_backward(), as a rate and as a share of the ceiling measured beside it.
 //
 //   GFLOPS = 10 x visible (query, key) pairs x head_dim / time: five products
-//   share  = GFLOPS / peak, the peak loop run just before on the same core
-#include <benchmark/benchmark.h>
-
-#include "multihead/attention_backward.hpp"
-#include "peak.hpp"
+//   share  = GFLOPS / ceiling_of(type), measured just before on the same core
+#include "cases.hpp"
+#include "ceilings.hpp"
+#include "multihead/multihead.hpp"
 #include "problem.hpp"
 
 namespace multihead::bench {
@@ -29,11 +28,9 @@ void backward_case(benchmark::State& state, std::int64_t heads, int threads) {
   const AttentionForward<T> forward{q.view, k.view, v.view, out.view, lse_view, d_out.view, {}};
   const AttentionGradients<T> gradients{.q = d_q.view, .k = d_k.view, .v = d_v.view};
   const AttentionShape shape{kTypeOf<T>, 1, heads, heads, length, length, head_dim, head_dim};
-  const double peak = measure_peak(chosen_target()).flops * (sizeof(Sum<T>) == 4 ? 1 : 0.5) * threads;
+  const double ceiling = ceiling_of(kTypeOf<T>, chosen_target()) * threads;
   for (auto _ : state) attention_backward(forward, gradients, options);
-  const double flops = explain_backward(shape, options).flops;
-  state.counters["GFLOPS"] = benchmark::Counter(flops * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
-  state.counters["share"] = benchmark::Counter(flops / peak, benchmark::Counter::kIsIterationInvariantRate);
+  report_flops(state, explain_backward(shape, options).flops, ceiling);
 }
 
 void backward_f32(benchmark::State& state) { backward_case<float>(state, state.range(0) > 2048 ? 1 : 4, 1); }
@@ -41,11 +38,18 @@ void backward_bf16(benchmark::State& state) { backward_case<BFloat16>(state, sta
 void backward_f32_threads_2(benchmark::State& state) { backward_case<float>(state, 4, 2); }
 void backward_f64(benchmark::State& state) { backward_case<double>(state, 2, 1); }
 
-const std::vector<std::string> kNames{"length", "head_dim", "causal"};
-BENCHMARK(backward_f32)->ArgsProduct({{128, 512, 1024, 4096}, {64, 128}, {0, 1}})->ArgNames(kNames);
-BENCHMARK(backward_bf16)->ArgsProduct({{1024, 4096}, {64, 128}, {0, 1}})->ArgNames(kNames);
-BENCHMARK(backward_f32_threads_2)->ArgsProduct({{1024}, {64}, {0, 1}})->ArgNames(kNames)->UseRealTime();
-BENCHMARK(backward_f64)->ArgsProduct({{1024}, {64, 128}, {0, 1}})->ArgNames(kNames);
-
 }  // namespace
+
+void register_backward() {
+  const auto add = [](const char* name, void (*run)(benchmark::State&), const std::vector<std::int64_t>& lengths) {
+    return benchmark::RegisterBenchmark(name, run)
+        ->ArgsProduct({lengths, {64, 128}, {0, 1}})
+        ->ArgNames({"length", "head_dim", "causal"});
+  };
+  add("backward_f32", backward_f32, {128, 512, 1024, 4096});
+  add("backward_bf16", backward_bf16, {1024, 4096});
+  add("backward_f64", backward_f64, {1024});
+  add("backward_f32_threads_2", backward_f32_threads_2, {1024})->UseRealTime();
+}
+
 }  // namespace multihead::bench

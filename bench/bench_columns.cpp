@@ -1,31 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the second pass costs: received, a map, and both, beside the plain call, in turn, medians of the turns.
-#include <benchmark/benchmark.h>
-
-#include <algorithm>
-#include <ctime>
 #include <vector>
 
+#include "cases.hpp"
 #include "multihead/multihead.hpp"
 #include "problem.hpp"
+#include "timed.hpp"
 
 namespace multihead::bench {
 namespace {
 
 using testing::Random;
 using testing::Tensor;
-
-// Processor time: all runs in this thread, and others may be at work beside it.
-double seconds(const auto& call) {
-  const std::clock_t start = std::clock();
-  call();
-  return static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 void columns_case(benchmark::State& state, bool received, bool map, bool causal) {
   const std::int64_t heads = 2, length = state.range(0), head_dim = state.range(1), bin = 64;
@@ -55,6 +41,8 @@ void columns_case(benchmark::State& state, bool received, bool map, bool causal)
   state.counters["over_plain"] = median(ratios);
 }
 
+}  // namespace
+
 void register_columns() {
   const auto add = [](const char* name, bool received, bool map, bool causal) {
     benchmark::RegisterBenchmark(name, columns_case, received, map, causal)
@@ -68,7 +56,4 @@ void register_columns() {
   add("columns_f32/both", true, true, false);
 }
 
-const bool registered = (register_columns(), true);
-
-}  // namespace
 }  // namespace multihead::bench

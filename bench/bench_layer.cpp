@@ -2,11 +2,10 @@
 // MultiHeadAttention's forward at the size of a base encoder: 768 wide, 12 heads.
 //
 //   GFLOPS = (2 x tokens x 768 x 768 x 4 + 4 x tokens^2 x 768) / time
-//   share  = GFLOPS / peak, the peak loop run just before on the same core
-#include <benchmark/benchmark.h>
-
+//   share  = GFLOPS / ceiling_of(float32), measured just before on the same core
+#include "cases.hpp"
+#include "ceilings.hpp"
 #include "multihead/multihead.hpp"
-#include "peak.hpp"
 #include "problem.hpp"
 
 namespace multihead::bench {
@@ -37,15 +36,18 @@ void layer_f32(benchmark::State& state) {
   const MultiHeadAttention<float> layer(spec, weights);
   const View3<const float> input(x, {1, tokens, width});
   const View3<float> output(y, {1, tokens, width});
-  const double peak = measure_peak(chosen_target()).flops;
+  const double ceiling = ceiling_of(Type::float32, chosen_target());
   for (auto _ : state) layer.forward(input, output);
   const double rows = static_cast<double>(tokens), columns = static_cast<double>(width);
-  const double flops = 8 * rows * columns * columns + 4 * rows * rows * columns;
-  state.counters["GFLOPS"] = benchmark::Counter(flops * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
-  state.counters["share"] = benchmark::Counter(flops / peak, benchmark::Counter::kIsIterationInvariantRate);
+  report_flops(state, 8 * rows * columns * columns + 4 * rows * rows * columns, ceiling);
 }
 
-BENCHMARK(layer_f32)->ArgsProduct({{128, 512}, {0, 1, 2}})->ArgNames({"tokens", "extras"});
-
 }  // namespace
+
+void register_layer() {
+  benchmark::RegisterBenchmark("layer_f32", layer_f32)
+      ->ArgsProduct({{128, 512}, {0, 1, 2}})
+      ->ArgNames({"tokens", "extras"});
+}
+
 }  // namespace multihead::bench

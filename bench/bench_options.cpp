@@ -3,17 +3,16 @@
 //
 //   useful work = 4 x (query, key) pairs that ranges leave visible x head_dim
 //   of_plain    = its rate / the rate of the same call without options, the two run in turn, medians of the turns
+//   share       = its rate / ceiling_of(type), measured before the turns
 //   allowed     = w / (w + 24) for a mean visible width of w keys
-#include <benchmark/benchmark.h>
-
-#include <algorithm>
-#include <ctime>
-#include <functional>
 #include <string>
 #include <vector>
 
+#include "cases.hpp"
+#include "ceilings.hpp"
 #include "multihead/multihead.hpp"
 #include "problem.hpp"
+#include "timed.hpp"
 
 namespace multihead::bench {
 namespace {
@@ -26,7 +25,7 @@ struct Operands {
   std::vector<std::uint8_t> mask;
   std::vector<float> bias, table;
   std::vector<double> slopes, sinks;
-  std::vector<std::int64_t> lengths, boundaries, offsets;
+  std::vector<std::int64_t> lengths, boundaries, segments;
 };
 
 // One option of a call with that many heads and tokens.
@@ -57,6 +56,11 @@ constexpr Option kOptions[] = {
      [](AttentionOptions& o, Operands& x, std::int64_t, std::int64_t n) {
        x.boundaries = {0, n / 9, n / 3, n / 2 + 1, n * 3 / 4, n};
        o.cu_seqlens_q = o.cu_seqlens_k = x.boundaries;
+     }},
+    {"segments",
+     [](AttentionOptions& o, Operands& x, std::int64_t, std::int64_t n) {
+       for (std::int64_t i = 0; i < n; ++i) x.segments.push_back(i * 5 / n);
+       o.q_segments = o.kv_segments = MatrixView<const std::int64_t>(x.segments.data(), {1, n});
      }},
     {"keep_mask",
      [](AttentionOptions& o, Operands& x, std::int64_t, std::int64_t n) {
@@ -94,18 +98,6 @@ constexpr Option kOptions[] = {
      }},
 };
 
-// Processor time: all runs in this thread, and others may be at work beside it.
-double seconds(const std::function<void()>& call) {
-  const std::clock_t start = std::clock();
-  call();
-  return static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
 template <class T>
 struct Call {
   Tensor<T> q, k, v, out;
@@ -134,7 +126,7 @@ void option_case(benchmark::State& state, const Option& option) {
   AttentionOptions options;
   Operands operands;
   option.set(options, operands, heads, length);
-  const double useful = call.flops(options), all = call.flops({});
+  const double useful = call.flops(options), all = call.flops({}), ceiling = ceiling_of(kTypeOf<T>, chosen_target());
   std::vector<double> ratios, times;
   for (auto _ : state) {
     // There and back, so that what drifts over the four calls weighs on both.
@@ -146,24 +138,9 @@ void option_case(benchmark::State& state, const Option& option) {
   }
   const double width = explain(call.shape, options).visible_pairs / static_cast<double>(heads * length);
   state.counters["GFLOPS"] = useful / median(times) * 1e-9;
+  state.counters["share"] = useful / median(times) / ceiling;
   state.counters["of_plain"] = median(ratios);
   state.counters["allowed"] = width / (width + 24);
-}
-
-void register_options() {
-  for (const Option& option : kOptions) {
-    const auto add = [&](const std::string& type, auto run) {
-      benchmark::RegisterBenchmark((type + "/" + option.name).c_str(), run, option)
-          ->ArgsProduct({{1024, 4096}, {64, 128}})
-          ->ArgNames({"length", "head_dim"})
-          ->UseManualTime();
-    };
-    add("options_f32", option_case<float>);
-    if (option.name == std::string("plain")) {
-      add("options_bf16", option_case<BFloat16>);
-      add("options_f16", option_case<Float16>);
-    }
-  }
 }
 
 // The normalised weights of all rows of one head of eight, beside the attention of all.
@@ -187,9 +164,28 @@ void weights_of_one_head(benchmark::State& state) {
   }
   state.counters["of_plain"] = median(ratios);
 }
-BENCHMARK(weights_of_one_head)->Arg(1024)->Arg(4096)->ArgName("length")->UseManualTime();
-
-const bool registered = (register_options(), true);
 
 }  // namespace
+
+void register_options() {
+  for (const Option& option : kOptions) {
+    const auto add = [&](const std::string& type, auto run) {
+      benchmark::RegisterBenchmark((type + "/" + option.name).c_str(), run, option)
+          ->ArgsProduct({{1024, 4096}, {64, 128}})
+          ->ArgNames({"length", "head_dim"})
+          ->UseManualTime();
+    };
+    add("options_f32", option_case<float>);
+    if (option.name == std::string("plain")) {
+      add("options_bf16", option_case<BFloat16>);
+      add("options_f16", option_case<Float16>);
+    }
+  }
+  benchmark::RegisterBenchmark("weights_of_one_head", weights_of_one_head)
+      ->Arg(1024)
+      ->Arg(4096)
+      ->ArgName("length")
+      ->UseManualTime();
+}
+
 }  // namespace multihead::bench

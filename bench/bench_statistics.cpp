@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // What statistics cost beside the attention that gathers them: the time with them over the time without, the two run in
 // turn, medians of the turns.
-#include <benchmark/benchmark.h>
-
-#include <algorithm>
-#include <ctime>
-#include <functional>
 #include <string>
 #include <vector>
 
+#include "cases.hpp"
 #include "multihead/multihead.hpp"
 #include "problem.hpp"
+#include "timed.hpp"
 
 namespace multihead::bench {
 namespace {
@@ -92,13 +89,6 @@ constexpr Wanted kWanted[] = {
      }},
 };
 
-// Processor time: all runs in this thread, and others may be at work beside it.
-double seconds(const std::function<void()>& call) {
-  const std::clock_t start = std::clock();
-  call();
-  return static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
-}
-
 // Forms of the standard request; those of the others are the long ones.
 constexpr Form kLong{"long", 8, 3072, 3072}, kCausal{"causal", 8, 3072, 3072, true};
 constexpr Form kForms[] = {{"short_32", 12, 32, 32},
@@ -142,9 +132,10 @@ void statistics_case(benchmark::State& state, const Wanted& wanted, const Form& 
     state.SetIterationTime(with / 2);  // of all repeats: a short call alone would be repeated without end
     ratios.push_back(with / plain);
   }
-  std::sort(ratios.begin(), ratios.end());
-  state.counters["of_plain"] = ratios[ratios.size() / 2];
+  state.counters["of_plain"] = median(ratios);
 }
+
+}  // namespace
 
 void register_statistics() {
   const auto add = [](const Wanted& wanted, const Form& form) {
@@ -157,7 +148,4 @@ void register_statistics() {
   for (const Form& form : kForms) add({"standard", standard}, form);
 }
 
-const bool registered = (register_statistics(), true);
-
-}  // namespace
 }  // namespace multihead::bench

@@ -29,7 +29,9 @@ struct TargetNeeds {
   const char* needs;
 };
 constexpr std::array kTargetNeeds{
+    TargetNeeds{Target::avx512bf16, "x86-64", "AVX-512 F, BW, DQ, VL and BF16"},
     TargetNeeds{Target::avx512, "x86-64", "AVX-512 F, BW, DQ and VL"},
+    TargetNeeds{Target::amx, "x86-64", "AVX-512 F, BW, DQ, VL and BF16, AMX-TILE and AMX-BF16"},
     TargetNeeds{Target::avx2, "x86-64", "AVX2 and FMA"},
     TargetNeeds{Target::neon, "arm64", "NEON, which every arm64 processor has"},
     TargetNeeds{Target::baseline, "", "nothing more than the architecture"},
@@ -66,7 +68,7 @@ int info(const Common& common) {
   print_table(std::cout, rows);
   // After the table: it helps where the choice is an error.
   const Target chosen = chosen_target(common.target);
-  std::cout << "chosen           " << target_name(chosen) << ", " << chosen_by(common) << '\n';
+  std::cout << "chosen             " << target_name(chosen) << ", " << chosen_by(common) << '\n';
   return 0;
 }
 

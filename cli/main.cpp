@@ -21,7 +21,7 @@ void add_common(CLI::App& app, Common& common) {
   add_number(&app, "--threads", common.threads, 1, "Threads; no result depends on it. All of the machine unless given");
   app.add_option_function<std::string>(
          "--target", [&common](const std::string& name) { common.target = target_from_name(name); },
-         "baseline, avx2, avx512 or neon; unless given, what MULTIHEAD_TARGET names, else the best")
+         "baseline, avx2, avx512, avx512bf16, amx or neon; unless given, what MULTIHEAD_TARGET names, else the best")
       ->type_name("NAME");
 }
 

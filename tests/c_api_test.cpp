@@ -234,7 +234,7 @@ TEST(CApi, TheMachine) {
   EXPECT_EQ(mh_version(), std::string(version()));
   EXPECT_EQ(info.processor, processor_name().substr(0, sizeof info.processor - 1));
   EXPECT_NE(std::string(info.compiler), "");
-  for (mh_target none : {-1, 0, 5}) EXPECT_EQ(mh_target_name(none), std::string("unknown"));
+  for (mh_target none : {-1, 0, 7}) EXPECT_EQ(mh_target_name(none), std::string("unknown"));
 }
 
 TEST(CApi, ACounterProvesWhichKernelsRan) {

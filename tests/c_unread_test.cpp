@@ -137,7 +137,7 @@ TEST(CUnread, MergeReadsItsRunOptions) {
   run.threads = 0;
   expect_refused(merge(&run), MH_BAD_OPTION, "merge: threads is 0; it must be 1 to 65536");
   run.threads = 1, run.target = 9;
-  expect_refused(merge(&run), MH_BAD_ARGUMENT, "merge: target is 9; it must be 0 to 4");
+  expect_refused(merge(&run), MH_BAD_ARGUMENT, "merge: target is 9; it must be 0 to 6");
 }
 
 TEST(CUnread, TheScratchQueryRefusesShapesThatTheCallRefuses) {

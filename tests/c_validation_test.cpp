@@ -164,7 +164,7 @@ std::vector<CCase> number_cases() {
        "weights.rows is given; without an output it must be NULL"},
       {"norms_alone", [](C& c) { c.request.norms = &c.lse_t, c.request.per_head = nullptr; }, MH_BAD_OPTION,
        "weights.norms is given; without an output it must be NULL"},
-      {"target", [](C& c) { c.run.target = 9; }, MH_BAD_ARGUMENT, "target is 9; it must be 0 to 4"},
+      {"target", [](C& c) { c.run.target = 9; }, MH_BAD_ARGUMENT, "target is 9; it must be 0 to 6"},
       {"threads", [](C& c) { c.run.threads = 0; }, MH_BAD_OPTION, "threads is 0; it must be 1 to 65536"},
       {"reserved", [](C& c) { c.options.reserved = 1; }, MH_BAD_ARGUMENT,
        "mh_attention_options.reserved is 1; it must be 0"},

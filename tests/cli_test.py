@@ -21,7 +21,7 @@ COMMAND = next((path for path in (BUILD / "multihead", BUILD / "cli" / "multihea
 GOLDEN = SOURCE / "tests" / "golden_cli"
 SUBCOMMANDS = ["sample", "heads", "encode", "tokens", "attend", "info", "explain", "check"]
 PLAIN = {"TERM": "dumb"}  # no variable that a colour or a target depends on
-TARGETS = ["baseline", "avx2", "avx512", "neon"]
+TARGETS = ["baseline", "avx2", "avx512", "avx512bf16", "amx", "neon"]
 DESCRIPTION = {"f": "<f4", "d": "<f8", "e": "<f2"}
 
 
@@ -327,7 +327,7 @@ class Statuses(Command):
             (["sample", "--color", "maybe"], "--color: 'maybe' is not one of auto, always, never"),
             (["attend"], "--x is required"),
             (["info", "--threads", "0"], "--threads: '0' is not a whole number of at least 1"),
-            (["info", "--target", "sse9"], "target: 'sse9' is not one of baseline, avx2, avx512, neon"),
+            (["info", "--target", "sse9"], "target: 'sse9' is not one of baseline, avx2, avx512, avx512bf16, amx, neon"),
             (["explain", "--q-len", "3"], "--head-dim is required"),
             (["explain", "--q-len", "3", "--head-dim", "8", "--causal", "left"], "--causal: 'left' is not one of"),
             (["explain", "--q-len", "3", "--head-dim", "8", "--type", "int8"], "--type: 'int8' is not one of"),

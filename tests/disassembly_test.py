@@ -66,9 +66,12 @@ def encoding(code, text):
     return ""
 
 
+TARGETS = ("avx2", "avx512", "avx512bf16", "amx", "amx_f32")
+
+
 def home(symbol):
     """The target whose namespace a symbol lives in, or ''."""
-    found = re.match(r"_ZT?[A-Z]?[A-Z]*N?K?9multihead\d+(avx512|avx2)(?=\d|[A-Z])", symbol)
+    found = re.match(r"_ZT?[A-Z]?[A-Z]*N?K?9multihead\d+(avx512bf16|avx512|avx2|amx_f32|amx)(?=\d|[A-Z])", symbol)
     return found.group(1) if found else ""
 
 
@@ -91,20 +94,32 @@ class Instructions(unittest.TestCase):
         self.assertEqual(home("_ZN9multihead4avx212_GLOBAL__N_1L4tileEPKf.constprop.0"), "avx2")
         self.assertEqual(home("_ZZN9multihead4avx23runEvENKUlvE_clEv"), "avx2")
         self.assertEqual(home("_ZNSt6vectorIN9multihead4avx24TaskEE9push_backEv"), "")
+        self.assertEqual(home("_ZN9multihead10avx512bf1612_GLOBAL__N_14tileEv"), "avx512bf16")
+        self.assertEqual(home("_ZN9multihead7amx_f3212_GLOBAL__N_14tileEv"), "amx_f32")
+        self.assertEqual(home("_ZN9multihead3amx12_GLOBAL__N_14tileEv"), "amx")
+        self.assertEqual(home("_ZN9multihead9amx_tableE"), "")
         self.assertEqual(home("_ZN9multihead8baseline4tileEv"), "")
 
     def test_the_targets_are_there(self):
         homes = {home(symbol) for symbol, code, text in instructions() if encoding(code, text)}
-        self.assertLessEqual({"avx2", "avx512"}, homes)
+        self.assertEqual(set(TARGETS), homes - {""})
 
     def test_vex_only_in_its_targets(self):
-        self.assertEqual(self.strays("vex", {"avx2", "avx512"}), [])
+        self.assertEqual(self.strays("vex", set(TARGETS)), [])
 
     def test_evex_only_in_avx512(self):
-        self.assertEqual(self.strays("evex", {"avx512"}), [])
+        self.assertEqual(self.strays("evex", set(TARGETS) - {"avx2"}), [])
+
+    def test_pairs_are_multiplied_where_they_may_be(self):
+        homes = {home(symbol) for symbol, _, text in instructions() if re.match(r"vdpbf16ps|vcvtne2?ps2bf16", text)}
+        self.assertEqual(homes, {"avx512bf16", "amx"})
+
+    def test_tiles_are_those_of_amx(self):
+        homes = {home(symbol) for symbol, _, text in instructions() if re.match(r"tdpbf16ps|tile|ldtilecfg", text)}
+        self.assertEqual(homes, {"amx", "amx_f32"})
 
     def test_baseline_is_sse2(self):
-        self.assertEqual(self.strays("later", {"avx2", "avx512"}), [])
+        self.assertEqual(self.strays("later", set(TARGETS)), [])
 
 
 class Symbols(unittest.TestCase):

@@ -33,7 +33,7 @@ ROOMS = {
 GUESTS = {
     "include/multihead": {"stddef.h", "stdint.h"},  # of the C header
     "cli": {"CLI/", "unistd.h", "sys/", "zlib.h"},
-    "bench": {"benchmark/", "sys/", "immintrin.h", "arm_neon.h"},
+    "bench": {"benchmark/", "sys/", "unistd.h", "immintrin.h", "arm_neon.h"},
     "src/core": {"pthread.h", "sched.h", "unistd.h", "xmmintrin.h", "immintrin.h", "cpuid.h", "sys/"},
     "src/io": {"fcntl.h", "unistd.h", "sys/", "io.h", "windows.h", "nlohmann/"},
     "src/models": {"utf8proc.h"},

@@ -17,13 +17,14 @@ import subprocess
 import tempfile
 import unittest
 
+import jobs
+
 SOURCE = pathlib.Path(__file__).resolve().parent.parent
 BUILD = pathlib.Path(os.environ.get("MULTIHEAD_BUILD", "build/release")).resolve()
 OBJECTS = ["attention_test", "hidden_test", "linear_test", "merge_test", "options_bits_test", "row_norm_test", "weights_test",
            "c_api_test", "c_face", "c_validation_test", "backward_test", "backward_hidden_test", "allocations", "draw",
            "draw_options", "oracle", "part"]
 KERNELS = "src/kernels/target_baseline.cpp"  # reads every .inl.hpp, and runs anywhere
-THIRDS = 3
 SECONDS = 180  # for one compilation or one run
 
 
@@ -56,9 +57,8 @@ FAULTS = [
                                            "std::max<std::int64_t>(p - rules.left + 1, 0)")]),
     Fault("lengths not read", SEQUENCES, [("sequence.kv_len = options_.lengths[static_cast<std::size_t>(batch)]",
                                            "sequence.kv_len = shape_.kv_len")]),
-    Fault("last key of a block dropped", TASK, [
-        ("if (key < group.end) product_strip<T, 1>(walk, rows, by, group, key);",
-         "if (key + 1 < group.end) product_strip<T, 1>(walk, rows, by, group, key);")]),
+    Fault("last of a run of keys or columns dropped", "src/kernels/walk.inl.hpp", [
+        ("if (at < end) run.template operator()<1>(at);", "if (at + 1 < end) run.template operator()<1>(at);")]),
     Fault("last row of a sequence dropped", SEQUENCES, [
         ("return (rows + kRowBlock - 1) / kRowBlock;", "return (rows + kRowBlock - 2) / kRowBlock;")]),
     Fault("sums of earlier blocks not rescaled", "src/kernels/attention.inl.hpp", [
@@ -180,14 +180,6 @@ class Workshop:
         path.write_text(text, encoding="utf-8")
 
 
-def share():
-    """The faults of this run."""
-    if os.environ.get("CI") != "true":
-        return FAULTS
-    commits = subprocess.run(["git", "rev-list", "--count", "HEAD"], cwd=SOURCE, capture_output=True, text=True, check=False)
-    return FAULTS[int(commits.stdout) % THIRDS::THIRDS] if commits.returncode == 0 else FAULTS
-
-
 class Mutation(unittest.TestCase):
     def setUp(self):
         if not (BUILD / "libmultihead.a").exists():
@@ -208,7 +200,7 @@ class Mutation(unittest.TestCase):
 
     def test_each_fault_turns_a_test_red(self):
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            outcomes = {fault.name: pool.submit(self.turns_red, fault) for fault in share()}
+            outcomes = {fault.name: pool.submit(self.turns_red, fault) for fault in jobs.third(FAULTS)}
             for name, outcome in outcomes.items():
                 with self.subTest(fault=name):
                     found = outcome.result()

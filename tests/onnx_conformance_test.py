@@ -69,6 +69,12 @@ class Targets(unittest.TestCase):
     def test_avx512(self):
         self.all_cases("avx512")
 
+    def test_avx512bf16(self):
+        self.all_cases("avx512bf16")
+
+    def test_amx(self):
+        self.all_cases("amx")
+
     def test_neon(self):
         self.all_cases("neon")
 

@@ -104,7 +104,9 @@ struct Row {
 
 // Inputs, our answer, the true one in long double, and the plain implementation's with sums of T's kind. wobble is how
 // far an element may move, to first order, when every score and the sink are off by 4 roundings of their magnitude:
-// sum of p |v - out| 4 u magnitude. What is stored in 16 bits is rounded once more, by half a unit at most.
+// sum of p |v - out| 4 u magnitude. What is stored in 16 bits is rounded once more, by half a unit at most. Where pairs
+// are multiplied weights are rounded to bfloat16, by 1 / 257 of themselves at most, and divided by the sum of those
+// (with dropout by that of the weights before): rounded_weights is how far that may move an element.
 template <class T>
 struct Solved {
   using Real = Sum<T>;
@@ -112,7 +114,7 @@ struct Solved {
   const Problem& p;
   Tensor<T> q, k, v, out;
   Tensor<Real> plain;
-  Tensor<long double> truth, wobble;
+  Tensor<long double> truth, wobble, rounded_weights;
   std::vector<Real> lse, plain_lse;
   std::vector<long double> true_lse, lse_wobble;
   View3<Real> lse_view;
@@ -125,7 +127,8 @@ struct Solved {
         out({p.shape.batch, p.shape.heads, p.shape.q_len, p.shape.value_dim}, p.heads_inside, p.padding),
         plain(out.view.extents()),
         truth(out.view.extents()),
-        wobble(out.view.extents()) {
+        wobble(out.view.extents()),
+        rounded_weights(out.view.extents()) {
     Random random(p.seed + 1);
     for (Tensor<T>* tensor : {&q, &k, &v}) tensor->fill_normal(random, p.input_scale);
     for (std::int64_t b = 0; b < p.shape.batch; ++b)
@@ -157,8 +160,19 @@ struct Solved {
       long double away = std::fabs(mean) * of_sink;
       for (std::size_t j = 0; j < exact.weights.size(); ++j)
         away += exact.weights[j] * std::fabs(value(j) - mean) * exact.biased.magnitudes[j] * kFourRoundings;
+      rounded_weights.view(b, h, i, c) = of_rounded(p, exact.weights, mean, value);
       truth.view(b, h, i, c) = mean, plain.view(b, h, i, c) = total, wobble.view(b, h, i, c) = away;
     }
+  }
+
+  // sum of p |v - out| d / (1 - d) with d = 1 / 257, or of p |v| where the divisor is not rounded with them.
+  template <class Value>
+  static long double of_rounded(const Problem& p, const std::vector<long double>& weights, long double mean,
+                                const Value& value) {
+    const long double from = p.plain.dropout.probability > 0 ? 0 : mean;
+    long double sum = 0;
+    for (std::size_t j = 0; j < weights.size(); ++j) sum += weights[j] * std::fabs(value(j) - from);
+    return sum / 256;
   }
 
   void run(const AttentionOptions& options) {
@@ -172,15 +186,17 @@ struct Solved {
   }
 };
 
-// How far the worst element of out or lse lies outside its bound. Negative or 0: none does.
+// How far the worst element of out or lse lies outside its bound. Negative or 0: none does. pairs: whether the target
+// multiplies them.
 template <class T>
-double output_excess(Solved<T>& s) {
+double output_excess(Solved<T>& s, bool pairs = false) {
   Judge<Sum<T>> judge(s.largest_value());
   for (std::int64_t b = 0; b < s.out.view.extent(0); ++b)
     for (std::int64_t h = 0; h < s.out.view.extent(1); ++h)
       for (std::int64_t i = 0; i < s.out.view.extent(2); ++i)
         for (std::int64_t c = 0; c < s.out.view.extent(3); ++c) {
-          const long double truth = s.truth.view(b, h, i, c), wobble = s.wobble.view(b, h, i, c);
+          const long double truth = s.truth.view(b, h, i, c);
+          const long double wobble = s.wobble.view(b, h, i, c) + (pairs ? s.rounded_weights.view(b, h, i, c) : 0);
           const double stored = half_ulp<T>(std::fabs(truth) + wobble);
           judge.meet(widen(s.out.view(b, h, i, c)), s.plain.view(b, h, i, c), truth, wobble + stored);
         }

@@ -190,7 +190,12 @@ class Packaging(unittest.TestCase):
     def test_add_subdirectory(self):
         if self.shared:
             return  # the subfolder is built from source: once is enough, with the static library
-        self.check_output(self.build_project("add_subdirectory"))
+        settings = ["-DCMAKE_BUILD_TYPE=Release"]  # as the release build is compiled, whose objects ccache may have kept
+        cache = (BUILD / "CMakeCache.txt").read_text(encoding="utf-8")
+        if "CMAKE_CXX_COMPILER_LAUNCHER:" in cache:
+            werror = re.search(r"^MULTIHEAD_WERROR:BOOL=(\w+)$", cache, re.MULTILINE).group(1)
+            settings += [f"-DMULTIHEAD_WERROR={werror}", "-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"]
+        self.check_output(self.build_project("add_subdirectory", *settings))
         folder = self.top / "add_subdirectory"
         self.assertEqual([path for path in folder.rglob("*") if "multihead_c." in path.name and path.is_file()], [])
         run("cmake", "--install", folder, "--prefix", self.top / "guest")  # nothing of C is built, nothing is wanted

@@ -52,6 +52,17 @@ class Random {
   std::uint64_t state_;
 };
 
+// Whether a target multiplies pairs of a type's elements, in an order of its own and with weights that are rounded.
+inline bool multiplies_pairs(Target target, Type type) {
+  return type == Type::bfloat16 && (target == Target::avx512bf16 || target == Target::amx);
+}
+
+// Whether a target rounds sums of a type otherwise than avx2, avx512 and neon do.
+inline bool has_own_bits(Target target, Type type) {
+  return target == Target::baseline || (target == Target::amx && type != Type::float64) ||
+         multiplies_pairs(target, type);
+}
+
 // A stored value in the type that its sums are made in, exactly.
 template <class T>
 Sum<std::remove_const_t<T>> widen(T x) {

@@ -71,9 +71,11 @@ TYPED_TEST(Special, WhatIsHiddenStaysHidden) {
           // An infinite key whose score is -inf weighs nothing; every other poison makes the element not finite.
           const bool weightless = !in_value && !std::isnan(poison) && (this->q.view(0, 0, i, 5) * poison < 0);
           EXPECT_EQ(std::isfinite(this->row(i)[5]), weightless) << i << " " << poison;
-          if (in_value) {
-            EXPECT_EQ(this->row(i)[4], clean[static_cast<std::size_t>(i)][4]) << i;
-          }
+          if (!in_value) continue;
+          // Of floats, amx takes the whole row's block by multiply-adds then: within roundings of the same sums.
+          const TypeParam beside = this->row(i)[4], before = clean[static_cast<std::size_t>(i)][4];
+          const bool by_parts = target == Target::amx && has_own_bits(target, kTypeOf<TypeParam>);
+          EXPECT_NEAR(beside, before, by_parts ? 4e-6 : 0) << i << " " << target_name(target);
         }
       }
 }

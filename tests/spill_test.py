@@ -16,11 +16,15 @@ TILES = {
                "score_tileIdLi8ELi3E": 24, "matmul_tileIdLi8ELi3E": 24, "output_tileIdLi8E": 24,
                "gradient_tileIfLb1ELi6ELi4E": 24, "gradient_tileIfLb0ELi6ELi4E": 24,
                "gradient_tileIdLb1ELi6ELi4E": 24, "gradient_tileIdLb0ELi6ELi4E": 24},
+    "avx512bf16": {"pair_score_tileILi8ELi3E": 24, "pair_output_tileILi8E": 24},
     "avx2": {"score_tileIfLi4ELi3E": 12, "matmul_tileIfLi4ELi3E": 12, "output_tileIfLi4E": 12,
              "score_tileIdLi4ELi3E": 12, "matmul_tileIdLi4ELi3E": 12, "output_tileIdLi4E": 12,
              "gradient_tileIfLb1ELi6ELi2E": 12, "gradient_tileIfLb0ELi6ELi2E": 12,
              "gradient_tileIdLb1ELi6ELi2E": 12, "gradient_tileIdLb0ELi6ELi2E": 12},
 }
+
+
+PRODUCT = re.compile("fmadd|vdpbf16ps")
 
 
 def functions():
@@ -60,7 +64,7 @@ class Spills(unittest.TestCase):
                     symbols = [symbol for symbol in bodies if f"9multihead{len(target)}{target}" in symbol and name in symbol]
                     self.assertTrue(symbols, "the tile is not a function of its own")
                     hot = [loop for symbol in symbols for loop in inner_loops(bodies[symbol])
-                           if (count := sum("fmadd" in text for text in loop)) and count % multiply_adds == 0]
+                           if (count := sum(bool(PRODUCT.search(text)) for text in loop)) and count % multiply_adds == 0]
                     self.assertTrue(hot, "no loop with that many multiply-adds")
                     for loop in hot:
                         stack = [text for text in loop if re.search(r"\(%r[sb]p", text) and re.search(r"%[xyz]mm", text)]

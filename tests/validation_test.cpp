@@ -11,6 +11,8 @@ namespace multihead::testing {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr Target kEveryTarget[] = {Target::baseline,   Target::avx2, Target::avx512,
+                                   Target::avx512bf16, Target::amx,  Target::neon};
 
 // attention() and its questions ---------------------------------------------------------------------------------------
 
@@ -205,15 +207,14 @@ TEST(Validation, Matrices) {
 
 TEST(Validation, TargetNames) {
   for (const char* name : {"", "AVX2", "avx", "avx2 ", "avx512f", "best"})
-    expect_error("target", kOption, {"'" + std::string(name) + "'", "baseline, avx2, avx512, neon"},
+    expect_error("target", kOption, {"'" + std::string(name) + "'", "baseline, avx2, avx512, avx512bf16, amx, neon"},
                  [&] { target_from_name(name); });
-  for (Target target : {Target::baseline, Target::avx2, Target::avx512, Target::neon})
-    EXPECT_EQ(target_from_name(target_name(target)), target);
+  for (Target target : kEveryTarget) EXPECT_EQ(target_from_name(target_name(target)), target);
 }
 
 TEST(Validation, TargetsThatCannotRun) {
   const std::vector<Target> found = available_targets();
-  for (Target target : {Target::baseline, Target::avx2, Target::avx512, Target::neon}) {
+  for (Target target : kEveryTarget) {
     if (std::find(found.begin(), found.end(), target) != found.end()) {
       EXPECT_EQ(chosen_target(target), target);
       continue;

@@ -4,12 +4,11 @@
 
   compare.py [--model DIR] [--build DIR] [--threads N] [--rounds N]
 
-The peers come from PyPI into an environment under the build folder. Before anything is timed the outputs are compared.
+The peers come from PyPI into an environment in the cache. Before anything is timed the outputs are compared.
 The build folder is one configured with -DMULTIHEAD_BENCH=ON.
 """
 
 import argparse
-import os
 import pathlib
 import platform
 import statistics
@@ -19,20 +18,11 @@ import tempfile
 import time
 
 SOURCE = pathlib.Path(__file__).resolve().parent.parent.parent
-REQUIREMENTS = ["torch==2.15.0", "transformers==5.24.0", "openvino==2026.4.1"]
+sys.path.insert(0, str(SOURCE / "bench"))
+import environment  # noqa: E402
+
 CASES = [(1, 16), (1, 128), (32, 128)]
 AGREEMENT = 5e-5  # of hidden states, whose size is about 1
-
-
-def in_environment(build):
-    """Starts this file again with the peers at hand."""
-    folder = build / "peers"
-    if pathlib.Path(sys.prefix) == folder:
-        return
-    if not (folder / "bin" / "python").exists():
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    subprocess.run([folder / "bin" / "python", "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True)
-    os.execv(folder / "bin" / "python", [str(folder / "bin" / "python"), *sys.argv])
 
 
 class Ours:
@@ -42,14 +32,15 @@ class Ours:
         self.folder = folder
         self.process = subprocess.Popen([program, model, str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def run(self, ids, repeats):
+    def run(self, ids, repeats, processor=False):
+        """Seconds of one pass, on the clock or of the processor."""
         import numpy
         path = self.folder / f"{ids.shape[0]}x{ids.shape[1]}.npy"
         if not path.exists():
             numpy.save(path, ids.reshape(-1))
         self.process.stdin.write(f"{path} {ids.shape[0]} {ids.shape[1]} {repeats}\n")
         self.process.stdin.flush()
-        return float(self.process.stdout.readline())
+        return float(self.process.stdout.readline().split()[processor])
 
     def output(self, ids):
         import numpy
@@ -67,7 +58,7 @@ class Torch:
 
     def output(self, ids):
         with self.torch.inference_mode():
-            return self.model(input_ids=self.torch.from_numpy(ids)).last_hidden_state.numpy()
+            return self.model(input_ids=self.torch.from_numpy(ids)).last_hidden_state.float().numpy()
 
     def run(self, ids, repeats):
         start = time.perf_counter()
@@ -94,13 +85,12 @@ class OpenVino:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-    parser.add_argument("--model", type=pathlib.Path, default=cache / "multihead" / "all-MiniLM-L6-v2")
+    parser.add_argument("--model", type=pathlib.Path, default=environment.CACHE / "all-MiniLM-L6-v2")
     parser.add_argument("--build", type=pathlib.Path, default=SOURCE / "build" / "release")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
-    in_environment(arguments.build.resolve())
+    environment.enter()
 
     import numpy
     import torch
@@ -110,8 +100,7 @@ def main():
         program = arguments.build / "multihead_encoder_bench"
         runners = [Ours(program, arguments.model, arguments.threads, pathlib.Path(folder)), Torch(model, arguments.threads),
                    OpenVino(model, arguments.threads, "f32"), OpenVino(model, arguments.threads, "bf16")]
-        processor = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo", encoding="utf-8") if "model name" in line)
-        print(f"{processor}, {platform.system()}, threads: {arguments.threads}, rounds: {arguments.rounds}, "
+        print(f"{environment.processor()}, {platform.system()}, threads: {arguments.threads}, rounds: {arguments.rounds}, "
               f"torch {torch.__version__}, medians (and quartiles) of sequences a second")
         for batch, length in CASES:
             ids = numpy.random.default_rng(1).integers(1000, 30000, (batch, length))

@@ -4,13 +4,12 @@
 
   compare.py [--build DIR] [--threads N] [--rounds N]
 
-PyTorch comes from PyPI into an environment under the build folder; its model is the same one with the same initial
+PyTorch comes from PyPI into an environment in the cache; its model is the same one with the same initial
 weights, AdamW is its fused one. Before anything is timed both train a while, and their losses are compared. The build
 folder is one configured with -DMULTIHEAD_BENCH=ON.
 """
 
 import argparse
-import os
 import pathlib
 import platform
 import statistics
@@ -20,21 +19,12 @@ import tempfile
 import time
 
 SOURCE = pathlib.Path(__file__).resolve().parent.parent.parent
-REQUIREMENTS = ["torch==2.15.0", "safetensors==0.8.0", "numpy==2.5.0"]
+sys.path.insert(0, str(SOURCE / "bench"))
+import environment  # noqa: E402
+
 BATCHES, SEQUENCES, LENGTH, TOKENS, PAYLOADS, WIDTH, HEADS = 50, 64, 16, 16, 16, 64, 4
 AGREEMENT = 2e-3  # of losses after the first steps
 STEPS = 20        # of a turn
-
-
-def in_environment(build):
-    """Starts this file again with the peer at hand."""
-    folder = build / "peers"
-    if pathlib.Path(sys.prefix) == folder:
-        return
-    if not (folder / "bin" / "python").exists():
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    subprocess.run([folder / "bin" / "python", "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True)
-    os.execv(folder / "bin" / "python", [str(folder / "bin" / "python"), *sys.argv])
 
 
 def data():
@@ -134,7 +124,7 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
-    in_environment(arguments.build.resolve())
+    environment.enter()
 
     import numpy
     import torch
@@ -151,8 +141,7 @@ def main():
         for turn in range(arguments.rounds):
             for runner in runners if turn % 2 == 0 else runners[::-1]:
                 seconds[runner.name].append(runner.run(STEPS)[0])
-        processor = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo", encoding="utf-8") if "model name" in line)
-        print(f"{processor}, {platform.system()}, threads: {arguments.threads}, rounds: {arguments.rounds} of {STEPS} steps, "
+        print(f"{environment.processor()}, {platform.system()}, threads: {arguments.threads}, rounds: {arguments.rounds} of {STEPS} steps, "
               f"torch {torch.__version__}; loss after {STEPS} steps {losses[0]:.4f} and {losses[1]:.4f}")
         for runner in runners:
             rates = sorted(STEPS * SEQUENCES * LENGTH / second for second in seconds[runner.name])

@@ -6,7 +6,7 @@
 
 Tokens are drawn at random, sentences are as long as the task's are (5 to 20 words in, 4 to 12 out). PyTorch pads the
 sentences of a batch to the longest, as its users do; this library packs them. Only real tokens are counted. PyTorch
-comes from PyPI into an environment under the build folder; its model starts from the same weights, AdamW is its fused one.
+comes from PyPI into an environment in the cache; its model starts from the same weights, AdamW is its fused one.
 Before anything is timed both train a while, and their losses are compared. The build folder is one configured with
 -DMULTIHEAD_BENCH=ON.
 """
@@ -166,7 +166,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
     shared = sibling()
-    shared.in_environment(arguments.build.resolve())
+    shared.environment.enter()
 
     import torch
     with tempfile.TemporaryDirectory() as name:
@@ -187,8 +187,7 @@ def main():
             tokens.append(sum(len(s) for i in range(first, first + STEPS) for side in batches[i % BATCHES][:2] for s in side))
             for runner in runners if turn % 2 == 0 else runners[::-1]:
                 seconds[runner.name].append(runner.run(STEPS)[0])
-        processor = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo", encoding="utf-8") if "model name" in line)
-        print(f"{processor}, {platform.system()}, threads: {arguments.threads}, rounds: {arguments.rounds} of {STEPS} steps, "
+        print(f"{shared.environment.processor()}, {platform.system()}, threads: {arguments.threads}, rounds: {arguments.rounds} of {STEPS} steps, "
               f"torch {torch.__version__}; loss after {STEPS} steps {losses[0]:.4f} and {losses[1]:.4f}")
         for runner in runners:
             rates = sorted(count / second for count, second in zip(tokens, seconds[runner.name]))

@@ -58,6 +58,10 @@ const char* mh_target_name(mh_target target) {
       return "avx512";
     case MH_TARGET_NEON:
       return "neon";
+    case MH_TARGET_AVX512BF16:
+      return "avx512bf16";
+    case MH_TARGET_AMX:
+      return "amx";
     default:
       return "unknown";
   }
@@ -76,7 +80,7 @@ mh_status mh_tasks_run(mh_target target, uint64_t* count) {
   constexpr const char* kName = "mh_tasks_run";
   return guarded([&] {
     wanted(kName, "count", count);
-    check_enumerated(kName, "target", target, MH_TARGET_BASELINE, MH_TARGET_NEON);
+    check_enumerated(kName, "target", target, MH_TARGET_BASELINE, MH_TARGET_AMX);
     *count = multihead::tasks_run(*target_of(kName, target));
   });
 }

@@ -9,7 +9,9 @@ namespace multihead::c {
 
 namespace {
 
-constexpr std::array<Target, 4> kTargets{Target::baseline, Target::avx2, Target::avx512, Target::neon};
+// By their numbers in multihead.h, which only ever grow.
+constexpr std::array<Target, 6> kTargets{Target::baseline, Target::avx2,       Target::avx512,
+                                         Target::neon,     Target::avx512bf16, Target::amx};
 
 Alignment alignment_of(const char* function, const mh_attention_options& read) {
   check_enumerated(function, "alignment", read.alignment, MH_ALIGN_UNNAMED, MH_ALIGN_OFFSETS);
@@ -62,7 +64,7 @@ void check_unread(const char* function, const char* where, std::initializer_list
 }
 
 std::optional<Target> target_of(const char* function, mh_target target) {
-  check_enumerated(function, "target", target, MH_TARGET_CHOOSE, MH_TARGET_NEON);
+  check_enumerated(function, "target", target, MH_TARGET_CHOOSE, MH_TARGET_AMX);
   if (target == MH_TARGET_CHOOSE) return {};
   return kTargets[static_cast<std::size_t>(target - MH_TARGET_BASELINE)];
 }

@@ -8,7 +8,8 @@ namespace {
 
 constexpr const char* kName = "attention_backward";
 
-enum Gradient { kQ, kK, kV, kBias, kAlibiSlopes, kRelativeBias, kSinks, kScale, kCount };
+constexpr int kQ = 0, kK = 1, kV = 2, kBias = 3, kAlibiSlopes = 4, kRelativeBias = 5, kSinks = 6, kScale = 7,
+              kCount = 8;
 constexpr const char* kNames[kCount] = {"q", "k", "v", "bias", "alibi_slopes", "relative_bias", "sinks", "scale"};
 
 // What want asks for, and the new arrays that it goes to.

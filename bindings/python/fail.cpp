@@ -34,7 +34,7 @@ nb::python_error refusal(const nb::python_error& cause, PyObject* also = nullptr
 nb::object index_of(nb::handle object, Place place) {
   const std::string rule = "; an integer is wanted";
   if (is_flag(object)) raise(PyExc_TypeError, place, "has type " + name_of_type(object) + rule);
-  const nb::object index = nb::steal(PyNumber_Index(object.ptr()));
+  nb::object index = nb::steal(PyNumber_Index(object.ptr()));
   if (!index.is_valid()) {
     const nb::python_error cause;
     translate(cause, PyExc_TypeError, place, "has type " + name_of_type(object) + rule);

@@ -23,8 +23,10 @@ enum class Activation {
 // y = activation(x W + bias).
 //   x (rows, in)   y (rows, out), may not overlap x; last axes contiguous
 // The weights are copied and packed by the constructor; the layer is immutable, cheap to copy (copies share them) and
-// may be called from many threads. A row's bits depend on itself alone: not on rows, threads or calls. Nothing is
-// allocated by a call. options.scratch is not used. T: float, double.
+// may be called from many threads. A row's bits depend on itself alone: not on rows, threads or calls. T: float,
+// double, BFloat16, Float16; of two bytes, weights stay so when packed, sums, bias and activation are float32, and y is
+// rounded once. Nothing is allocated by a call; with two bytes, by a thread's later calls of as many threads (160 KB
+// for each). options.scratch is not used.
 template <class T>
 class Linear {
  public:
@@ -45,6 +47,8 @@ class Linear {
 
 extern template class Linear<float>;
 extern template class Linear<double>;
+extern template class Linear<BFloat16>;
+extern template class Linear<Float16>;
 
 // A norm over each row, as HeadNorm says. weight, bias (width) or empty: ones, none.
 template <class T>

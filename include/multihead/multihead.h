@@ -102,7 +102,15 @@ MH_API MH_DATA_IS_KEPT mh_status mh_tensor_init(mh_tensor* tensor, const void* d
 // ---- The machine
 
 typedef int32_t mh_target;
-enum { MH_TARGET_CHOOSE = 0, MH_TARGET_BASELINE = 1, MH_TARGET_AVX2 = 2, MH_TARGET_AVX512 = 3, MH_TARGET_NEON = 4 };
+enum {
+  MH_TARGET_CHOOSE = 0,
+  MH_TARGET_BASELINE = 1,
+  MH_TARGET_AVX2 = 2,
+  MH_TARGET_AVX512 = 3,
+  MH_TARGET_NEON = 4,
+  MH_TARGET_AVX512BF16 = 5,
+  MH_TARGET_AMX = 6
+};
 
 typedef struct mh_info {
   uint32_t struct_size;

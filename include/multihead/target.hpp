@@ -10,9 +10,10 @@
 
 namespace multihead {
 
-// avx2, avx512 and neon give one and the same result in float32 and float64; baseline rounds differently (it has no
-// fused multiply-add). Every build knows every name; available_targets() says what this build and machine can run.
-enum class Target { baseline, avx2, avx512, neon };
+// avx2, avx512, avx512bf16 and neon give one and the same result in float32 and float64; baseline rounds differently
+// (it has no fused multiply-add), and so does amx in float32. Of bfloat16 avx512bf16 and amx multiply pairs, each in
+// its own rounding. Every build knows every name; available_targets() says what this build and machine can run.
+enum class Target { baseline, avx2, avx512, neon, avx512bf16, amx };
 
 // "avx2". Never throws.
 std::string_view target_name(Target target) noexcept;

@@ -44,6 +44,7 @@ struct RowState {
   T* statistics;  // StatisticsRows
   T* keys;        // [kKeyBlock][head_dim]: widened, where stored in two bytes
   T* values;      // [kKeyBlock][value_dim]
+  T* tiles;       // TileScratch
 
   explicit RowState(const AttentionTask<T>& task) {
     const TaskNeeds& needs = task.needs;
@@ -62,6 +63,7 @@ struct RowState {
     dropout = take(needs.dropout, kKeyBlock);
     statistics = take(needs.statistics_lines > 0, static_cast<int>(needs.statistics_lines));
     keys = widened ? next : nullptr, values = widened ? next + kKeyBlock * task.head_dim : nullptr;
+    tiles = needs.tiles ? next + (widened ? kKeyBlock * (task.head_dim + task.value_dim) : 0) : nullptr;
   }
 };
 
@@ -75,18 +77,12 @@ struct Segment {
   int begin, end, low, high;
 };
 
-// Scores of N keys and V registers of rows; masked: some row does not see some key.
+// Products of N keys and V registers of rows to scores, and the block's maximum; masked: some row does not see some
+// key.
 template <class T, int N, int V>
-MULTIHEAD_NOINLINE void score_tile(const T* k, std::int64_t k_stride, const T* q, int head_dim, T scale,
-                                   const RowState<T>& rows, int lane, int key, bool masked) {
+MULTIHEAD_INLINE void put_scores(const Vec<T> (&sums)[N][V], T scale, const RowState<T>& rows, int lane, int key,
+                                 bool masked) {
   using Lanes = Vec<T>;
-  Lanes sums[N][V];
-  MULTIHEAD_UNROLL
-  for (int n = 0; n < N; ++n) {
-    MULTIHEAD_UNROLL
-    for (int v = 0; v < V; ++v) sums[n][v] = Lanes::splat(0);
-  }
-  accumulate<T, N, 0, V>(sums, k, k_stride, 1, q, head_dim);
   MULTIHEAD_UNROLL
   for (int v = 0; v < V; ++v) {
     const int at = lane + v * Lanes::kLanes;
@@ -106,37 +102,30 @@ MULTIHEAD_NOINLINE void score_tile(const T* k, std::int64_t k_stride, const T* q
   }
 }
 
-// N value columns of the group's rows over the block's keys, merged into what earlier blocks gave.
-template <class T, int N>
-MULTIHEAD_NOINLINE void output_tile(const T* v, std::int64_t v_stride, const RowState<T>& rows, int lane, int column,
-                                    const Segment* segments, int segment_count) {
-  using Lanes = Vec<T>;
-  Lanes sums[N][kTileVecs];
+// Sums that begin at zero.
+template <class T, int N, int V>
+MULTIHEAD_INLINE void clear(Vec<T> (&sums)[N][V]) {
   MULTIHEAD_UNROLL
   for (int n = 0; n < N; ++n) {
     MULTIHEAD_UNROLL
-    for (int i = 0; i < kTileVecs; ++i) sums[n][i] = Lanes::splat(0);
+    for (int v = 0; v < V; ++v) sums[n][v] = Vec<T>::splat(0);
   }
-  const T* weights = rows.scores + lane;
-  for (const Segment* run = segments; run < segments + segment_count; ++run) {
-    const T* values = v + run->begin * v_stride + column;
-    const T* panel = weights + run->begin * kRowBlock;
-    const int count = run->end - run->begin;
-    if constexpr (kTileVecs == 3) {
-      if (run->low == 0 && run->high == 3)
-        accumulate<T, N, 0, 3>(sums, values, 1, v_stride, panel, count);
-      else if (run->low <= 1 && run->high == 3)
-        accumulate<T, N, 1, 3>(sums, values, 1, v_stride, panel, count);
-      else if (run->high == 3)
-        accumulate<T, N, 2, 3>(sums, values, 1, v_stride, panel, count);
-    }
-    if (run->high == 2 && run->low == 0)
-      accumulate<T, N, 0, 2>(sums, values, 1, v_stride, panel, count);
-    else if (run->high == 2)
-      accumulate<T, N, 1, 2>(sums, values, 1, v_stride, panel, count);
-    else if (run->high == 1)
-      accumulate<T, N, 0, 1>(sums, values, 1, v_stride, panel, count);
-  }
+}
+
+// Scores of N keys and V registers of rows.
+template <class T, int N, int V>
+MULTIHEAD_NOINLINE void score_tile(const T* k, std::int64_t k_stride, const T* q, int head_dim, T scale,
+                                   const RowState<T>& rows, int lane, int key, bool masked) {
+  Vec<T> sums[N][V];
+  clear<T, N, V>(sums);
+  accumulate<T, N, 0, V>(sums, k, k_stride, 1, q, head_dim);
+  put_scores<T, N, V>(sums, scale, rows, lane, key, masked);
+}
+
+// Sums of N value columns over the block's keys, merged into what earlier blocks gave.
+template <class T, int N>
+MULTIHEAD_INLINE void merge_output(const Vec<T> (&sums)[N][kTileVecs], const RowState<T>& rows, int lane, int column) {
+  using Lanes = Vec<T>;
   MULTIHEAD_UNROLL
   for (int i = 0; i < kTileVecs; ++i) {
     const int at = lane + i * Lanes::kLanes;
@@ -148,6 +137,59 @@ MULTIHEAD_NOINLINE void output_tile(const T* v, std::int64_t v_stride, const Row
       Lanes::fma(Lanes::load(out), old_factor, sums[n][i] * block_factor).store(out);
     }
   }
+}
+
+// Adds a run of keys to the sums of the registers that see it. Products: add<N, Low, High>(sums, begin, end).
+template <class T, int N, class Products>
+MULTIHEAD_INLINE void accumulate_run(Vec<T> (&sums)[N][kTileVecs], const Products& products, const Segment& run) {
+  if constexpr (kTileVecs == 3) {
+    if (run.low == 0 && run.high == 3)
+      products.template add<N, 0, 3>(sums, run.begin, run.end);
+    else if (run.low <= 1 && run.high == 3)
+      products.template add<N, 1, 3>(sums, run.begin, run.end);
+    else if (run.high == 3)
+      products.template add<N, 2, 3>(sums, run.begin, run.end);
+  }
+  if (run.high == 2 && run.low == 0)
+    products.template add<N, 0, 2>(sums, run.begin, run.end);
+  else if (run.high == 2)
+    products.template add<N, 1, 2>(sums, run.begin, run.end);
+  else if (run.high == 1)
+    products.template add<N, 0, 1>(sums, run.begin, run.end);
+}
+
+// Values, row by row from the block's first, times a panel of weights.
+template <class T>
+struct ValueProducts {
+  const T* values;
+  std::int64_t stride;
+  const T* weights;
+
+  template <int N, int Low, int High>
+  MULTIHEAD_INLINE void add(Vec<T> (&sums)[N][kTileVecs], int begin, int end) const {
+    accumulate<T, N, Low, High>(sums, values + begin * stride, 1, stride, weights + begin * kRowBlock, end - begin);
+  }
+};
+
+// N value columns of the group's rows over the block's keys.
+template <class T, int N>
+MULTIHEAD_NOINLINE void output_tile(const T* v, std::int64_t v_stride, const RowState<T>& rows, int lane, int column,
+                                    const Segment* segments, int segment_count) {
+  Vec<T> sums[N][kTileVecs];
+  clear<T, N, kTileVecs>(sums);
+  const ValueProducts<T> products{v + column, v_stride, rows.scores + lane};
+  for (const Segment* run = segments; run < segments + segment_count; ++run) accumulate_run<T, N>(sums, products, *run);
+  merge_output<T, N>(sums, rows, lane, column);
+}
+
+// Whether zero stands in every lane.
+template <class T>
+MULTIHEAD_INLINE bool all_zero(Vec<T> x) {
+  T lanes[Vec<T>::kLanes];
+  x.store(lanes);
+  T total = 0;
+  for (T lane : lanes) total += lane;
+  return total == 0;
 }
 
 // Whether every value is finite: zero times any other is NaN. Four chains, since one would wait for itself.
@@ -171,11 +213,7 @@ MULTIHEAD_NOINLINE bool all_finite(const T* values, std::int64_t stride, int row
       zeros[0] = Lanes::fma(x, zero, zeros[0]);
     }
   }
-  T lanes[Lanes::kLanes];
-  ((zeros[0] + zeros[1]) + (zeros[2] + zeros[3])).store(lanes);
-  T total = 0;
-  for (T x : lanes) total += x;
-  return total == 0;
+  return all_zero<T>((zeros[0] + zeros[1]) + (zeros[2] + zeros[3]));
 }
 
 // What stands in a register's chains, joined by the fixed tree.
@@ -229,7 +267,7 @@ MULTIHEAD_INLINE BlockMerge<T> merge_block(const RowState<T>& rows, int lane, Ve
   return {old_below, block_below, old_factor, block_factor, sum};
 }
 
-constexpr int kSoftmaxTogether = 4;  // chains at a time: enough to hide the latency of the polynomial
+constexpr int kSoftmaxTogether = kTileBroadcasts > 4 ? 4 : 2;  // chains at a time, as many as registers hold in step
 
 // Scores of one register of rows to weights, their sum, and the factors of the merge. Keys [begin, end) of the block
 // are those that some of these rows see.
@@ -243,14 +281,19 @@ MULTIHEAD_NOINLINE void softmax(const RowState<T>& rows, int lane, int begin, in
   Lanes chains[kSumChains];
   MULTIHEAD_UNROLL
   for (int chain = 0; chain < kSumChains; chain += kTogether) {
-    Lanes sums[kTogether] = {zero, zero, zero, zero};
+    Lanes sums[kTogether];
+    MULTIHEAD_UNROLL
+    for (int i = 0; i < kTogether; ++i) sums[i] = zero;
     for (auto key = static_cast<int>(keys.begin) + chain; key < keys.end; key += kSumChains) {
+      T* const at = scores + key * kRowBlock;
+      Lanes weights[kTogether];
+      MULTIHEAD_UNROLL
+      for (int i = 0; i < kTogether; ++i) weights[i] = Lanes::load(at + i * kRowBlock) - reference;
+      exp2_nonpositive<T>(weights);
       MULTIHEAD_UNROLL
       for (int i = 0; i < kTogether; ++i) {
-        T* at = scores + (key + i) * kRowBlock;
-        const Lanes weight = exp2_nonpositive<T>(Lanes::load(at) - reference);
-        weight.store(at);
-        sums[i] = sums[i] + weight;
+        weights[i].store(at + i * kRowBlock);
+        sums[i] = sums[i] + weights[i];
       }
     }
     MULTIHEAD_UNROLL

@@ -1,15 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 // An attention task, block by block and register by register: scores, terms, softmax, output.
 
-// Packs the queries of the task, widening those that are stored in two bytes.
+// Packs the queries of the task as floats, widening those that are stored in two bytes.
 template <class T>
-void pack_queries(const AttentionTask<T>& task, const RowState<T>& rows) {
+void pack_query_panel(const AttentionTask<T>& task, const RowState<T>& rows) {
   if (!rows.keys)
     return pack_panel<T>(static_cast<const T*>(task.q.data), task.q.stride, task.rows, task.head_dim, rows.q);
   for (int row = 0; row < task.rows; ++row)
     load_row<T>(element(task.q.data, task.q.type, row * task.q.stride), task.q.type, 1, task.head_dim,
                 rows.keys + row * task.head_dim);
   pack_panel<T>(rows.keys, task.head_dim, task.rows, task.head_dim, rows.q);
+}
+
+template <class T>
+void pack_queries(const AttentionTask<T>& task, const RowState<T>& rows) {
+  if constexpr (kPairs)
+    pack_query_pairs(task, rows);
+  else
+    pack_query_panel(task, rows);
 }
 
 // Writes the panel of outputs, rounding to two bytes where they are stored so.
@@ -38,51 +46,45 @@ struct Broadcasts {
   bool masks;  // hidden keys become -inf
 };
 
-template <class T, int N>
-void product_strip(const Walk<T>& walk, const RowState<T>& rows, const Broadcasts<T>& by, const Group& group, int key) {
-  int low = group.count, high = 0;
-  bool masked = false;
-  for (int i = 0; i < group.count; ++i) {
-    const int vec = group.first + i;
-    if (!walk.sees(vec, group.start, key, key + N)) continue;
-    low = std::min(low, i);
-    high = i + 1;
-  }
-  if (low >= high) return;
-  if (by.masks)
-    for (int i = low; i < high; ++i) masked |= !walk.all_see(group.first + i, group.start, key, key + N);
-  const int lane = (group.first + low) * Vec<T>::kLanes;
-  const T* from = by.rows + key * by.stride;
-  const auto run = [&]<int V>() {
-    score_tile<T, N, V>(from, by.stride, rows.q + lane, by.width, by.scale, rows, lane, key, masked);
-  };
-  if (high - low == 1)
-    run.template operator()<1>();
-  else if (high - low == 2 || kTileVecs == 2)
-    run.template operator()<2>();
-  else
-    run.template operator()<kTileVecs>();
+// Asks for `count` rows, from one on, of width elements.
+template <class T>
+MULTIHEAD_INLINE void prefetch_rows(const T* rows, std::int64_t stride, int width, int count) {
+  for (int row = 0; row < count; ++row)
+    for (int at = 0; at < width; at += static_cast<int>(kLineBytes / sizeof(T)))
+      __builtin_prefetch(rows + row * stride + at, 0, 3);
 }
 
-// Products of the group with the block's keys, in strips of as many keys as a tile broadcasts: from rows.q to
-// rows.scores.
+// While keys of the block are multiplied: their rows of values, which are read by columns, and those of the next
+// block's keys, the first and the last group each a share, so that the requests are spread over the products.
+template <class T>
+MULTIHEAD_INLINE void prefetch_far(const Walk<T>& walk, const Group& group, int key, int count) {
+  if (group.first == 0) prefetch_rows(walk.values + key * walk.v_stride, walk.v_stride, walk.task.value_dim, count);
+  const std::int64_t next = group.start + kKeyBlock + key;
+  if (group.first + group.count == walk.vecs && next + count <= walk.far_end)
+    prefetch_rows(walk.keys + (kKeyBlock + key) * walk.k_stride, walk.k_stride, walk.task.head_dim, count);
+}
+
+// Products of the group with the block's keys, in strips: from rows.q to rows.scores.
 template <class T>
 void product_block(const Walk<T>& walk, const RowState<T>& rows, const Broadcasts<T>& by, const Group& group) {
-  int key = group.begin;
   const bool prefetch = group.first == 0 && walk.task.terms.dense();
-  for (; key + kTileBroadcasts <= group.end; key += kTileBroadcasts) {
-    if (prefetch) prefetch_terms(walk, group.start, key, kTileBroadcasts);
-    product_strip<T, kTileBroadcasts>(walk, rows, by, group, key);
-  }
-  if constexpr (kTileBroadcasts > 4)
-    if (key + 4 <= group.end) product_strip<T, 4>(walk, rows, by, group, key), key += 4;
-  if (key + 2 <= group.end) product_strip<T, 2>(walk, rows, by, group, key), key += 2;
-  if (key < group.end) product_strip<T, 1>(walk, rows, by, group, key);
+  in_strips(group.begin, group.end, [&]<int N>(int key) {
+    if (prefetch && N == kTileBroadcasts) prefetch_terms(walk, group.start, key, N);
+    if (N == kTileBroadcasts && walk.far_end > 0) prefetch_far(walk, group, key, N);
+    const KeyStrip strip = strip_of(walk, group, key, N, by.masks);
+    if (strip.low >= strip.high) return;
+    const int lane = (group.first + strip.low) * Vec<T>::kLanes;
+    by_width(strip.high - strip.low, [&]<int V>() {
+      score_tile<T, N, V>(by.rows + key * by.stride, by.stride, rows.q + lane, by.width, by.scale, rows, lane, key,
+                          strip.masked);
+    });
+  });
 }
 
 // Scores of the group for the block's keys; terms mask by themselves, after the softcap.
 template <class T>
 void score_block(const Walk<T>& walk, const Group& group) {
+  if constexpr (kPairs) return pair_score_block(walk, group);
   const auto& task = walk.task;
   product_block(walk, walk.rows, {walk.keys, walk.k_stride, task.head_dim, task.scale, !task.terms.any()}, group);
 }
@@ -122,27 +124,6 @@ MULTIHEAD_NOINLINE void drop_block(const Walk<T>& walk, const Group& group) {
   }
 }
 
-// Cuts the group's keys where a register begins or ends to see them.
-template <class T>
-int segments_of(const Walk<T>& walk, const Group& group, Segment (&segments)[2 * kTileVecs]) {
-  int count = 0;
-  for (int begin = group.begin; begin < group.end;) {
-    Segment run{begin, group.end, group.count, 0};
-    for (int i = 0; i < group.count; ++i) {
-      const int from = walk.block_begin(group.first + i, group.start);
-      const int to = walk.block_end(group.first + i, group.start);
-      if (from > begin) run.end = std::min(run.end, from);
-      if (to > begin) run.end = std::min(run.end, to);
-      if (from > begin || to <= begin) continue;
-      run.low = std::min(run.low, i);
-      run.high = i + 1;
-    }
-    if (run.low < run.high) segments[count++] = run;
-    begin = run.end;
-  }
-  return count;
-}
-
 // Whether every valid value of the block is finite; found once for the tasks that one worker does on a head.
 template <class T>
 bool block_is_finite(const Walk<T>& walk, std::int64_t start) {
@@ -157,8 +138,9 @@ bool block_is_finite(const Walk<T>& walk, std::int64_t start) {
   return known & 1;
 }
 
+// The block's values times the weights of the group, by multiply-adds.
 template <class T>
-void output_block(const Walk<T>& walk, const Group& group) {
+void multiply_values(const Walk<T>& walk, const Group& group) {
   const auto& task = walk.task;
   const T* const v = walk.values;
   bool partial = task.terms.dense();
@@ -170,18 +152,18 @@ void output_block(const Walk<T>& walk, const Group& group) {
     return;
   }
   Segment segments[2 * kTileVecs];
-  const int count = segments_of(walk, group, segments);
+  const int count = segments_of(walk, group, 1, segments);
   const int lane = group.first * Vec<T>::kLanes;
-  int column = 0;
-  const auto tile = [&]<int N>() {
-    output_tile<T, N>(v, walk.v_stride, walk.rows, lane, column, segments, count);
-    column += N;
-  };
-  while (column + kTileBroadcasts <= task.value_dim) tile.template operator()<kTileBroadcasts>();
-  if constexpr (kTileBroadcasts > 4)
-    if (column + 4 <= task.value_dim) tile.template operator()<4>();
-  if (column + 2 <= task.value_dim) tile.template operator()<2>();
-  if (column < task.value_dim) tile.template operator()<1>();
+  in_strips(0, task.value_dim,
+            [&]<int N>(int column) { output_tile<T, N>(v, walk.v_stride, walk.rows, lane, column, segments, count); });
+}
+
+template <class T>
+void output_block(const Walk<T>& walk, const Group& group) {
+  if constexpr (kPairs)
+    pair_output_block(walk, group);
+  else
+    multiply_values(walk, group);
 }
 
 // Divides by the sum, makes rows that see no key zero, writes rows, lse, and what the weights need.
@@ -190,6 +172,7 @@ void finish(const Walk<T>& walk) {
   using Lanes = Vec<T>;
   const auto& task = walk.task;
   const RowState<T>& rows = walk.rows;
+  const T* const sums = walk.pairs.sums ? walk.pairs.sums : rows.sum;
   const T empty_lse = task.has_sink ? static_cast<T>(task.sink) : kMinusInfinity<T>;
   for (int lane = 0; lane < walk.vecs * Lanes::kLanes; lane += Lanes::kLanes) {
     T* const found = rows.found + lane;
@@ -201,7 +184,7 @@ void finish(const Walk<T>& walk) {
     if (task.terms.by_key)  // what it makes -inf weighs nothing, and a row of nothing else sees none
       Lanes::select(sum == Lanes::splat(0), Lanes::splat(0), Lanes::load(found)).store(found);
     const auto empty = Lanes::load(found) == Lanes::splat(0);
-    const Lanes share = Lanes::splat(1) / sum;
+    const Lanes share = Lanes::splat(1) / Lanes::load(sums + lane);
     for (int column = 0; column < task.value_dim; ++column) {
       T* out = rows.out + column * kRowBlock + lane;
       Lanes::select(empty, Lanes::splat(0), Lanes::fma(Lanes::load(out), share, Lanes::splat(0))).store(out);
@@ -247,13 +230,14 @@ MULTIHEAD_INLINE void prefetch_output(const AttentionTask<T>& task) {
 template <class T>
 void attention_task(const AttentionTask<T>& task) noexcept {
   using Lanes = Vec<T>;
-  count_task(kTarget);
+  count_task(task.handed_on_by.value_or(kTarget));
   Walk<T> walk(task);
   const RowState<T>& rows = walk.rows;
   const bool terms = task.terms.any(), drops = task.out && task.dropout.any();
   const StatisticsRows<T> statistics(walk);
   pack_queries(task, rows);
   start_rows(walk);
+  if constexpr (kPairs) start_pairs(walk);
   if (task.statistics) start_statistics(walk, statistics);
   const KeyRange keys = keys_of(walk);
   for (std::int64_t start = keys.begin / kKeyBlock * kKeyBlock; start < keys.end; start += kKeyBlock) {
@@ -263,7 +247,7 @@ void attention_task(const AttentionTask<T>& task) noexcept {
     if (terms && !open_terms(walk, start, seen)) continue;
     if (task.terms.dense() || !walk.all_see(start)) walk.set_ranges(start);
     walk.set_keys(start, seen);
-    if (task.out) walk.set_values(start, {0, std::min<std::int64_t>(kKeyBlock, task.kv_len - start)});
+    if (task.out) walk.set_values(start, seen);
     if (drops)
       draw_factors(task.dropout, start, static_cast<int>(seen.begin), static_cast<int>(seen.end), task.rows,
                    rows.dropout);

@@ -204,8 +204,9 @@ MULTIHEAD_INLINE void weigh_keys(const RowState<T>& state, const BackwardRows<T>
   MULTIHEAD_UNROLL
   for (int i = 0; i < kCount; ++i) {
     const Lanes t = Lanes::fma(step.lse, unit, Lanes::load(scores + i * kRowBlock));
-    p[i] = exp2_nonpositive<T>(Lanes::select(one < t, zero, t));  // a little above 0 stays: lse is rounded
+    p[i] = Lanes::zero_where(one < t, t);  // a little above 0 stays: lse is rounded
   }
+  exp2_nonpositive<T>(p);
   MULTIHEAD_UNROLL
   for (int i = 0; i < kCount; ++i) {
     Lanes d = step.scores ? Lanes::load(products + i * kRowBlock) : zero;

@@ -62,6 +62,7 @@ TaskNeeds BackwardPass<S>::needs() const {
   TaskNeeds needs = schedule_.task_needs();
   needs.type = kTypeOf<T>;                // rows are widened once a block
   needs.weights = options_.bias.given();  // rows of its gradient
+  needs.tiles = false;
   return needs;
 }
 

@@ -221,7 +221,7 @@ void backward_task(const BackwardTask<T>& task) noexcept {
   Walk<T> walk(attention);
   const BackwardRows<T> rows(task);
   if (task.opens) {
-    count_task(kTarget);
+    count_task(attention.handed_on_by.value_or(kTarget));
     open_keys(task, rows);
   }
   walk.keys = rows.keys, walk.k_stride = rows.q_width;

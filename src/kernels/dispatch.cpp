@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <string>
+#include <utility>
 
 #include "kernels/table.hpp"
 #include "multihead/error.hpp"
@@ -14,30 +15,45 @@ namespace multihead {
 
 namespace {
 
-// Best first; the last one always runs. Each architecture compiles its own line.
-#if defined(__x86_64__)
-constexpr std::array<const KernelTable*, 3> kTargets{&avx512_table, &avx2_table, &baseline_table};
+// Best first; baseline always runs. Each architecture compiles its own line. An emulated target comes last: it runs
+// only where it is asked for.
+#if defined(MULTIHEAD_EMULATED_TARGETS)
+constexpr std::array<const KernelTable*, 5> kList{&avx2_table, &baseline_table, &avx512_table, &avx512bf16_table,
+                                                  &amx_table};
+#elif defined(__x86_64__)
+// amx stands behind avx512, which runs wherever it does: it runs where it is asked for until it has been measured.
+constexpr std::array<const KernelTable*, 5> kList{&avx512bf16_table, &avx512_table, &amx_table, &avx2_table,
+                                                  &baseline_table};
 #elif defined(__aarch64__)
-constexpr std::array<const KernelTable*, 2> kTargets{&neon_table, &baseline_table};
+constexpr std::array<const KernelTable*, 2> kList{&neon_table, &baseline_table};
 #else
-constexpr std::array<const KernelTable*, 1> kTargets{&baseline_table};
+constexpr std::array<const KernelTable*, 1> kList{&baseline_table};
 #endif
 
-constexpr std::array kAllTargets{Target::baseline, Target::avx2, Target::avx512, Target::neon};
+constexpr std::array kAllTargets{Target::baseline,   Target::avx2, Target::avx512,
+                                 Target::avx512bf16, Target::amx,  Target::neon};
 
-const std::array<bool, kTargets.size()>& runnable() {
-  static const auto found = [] {
-    std::array<bool, kTargets.size()> available{};
-    for (std::size_t i = 0; i < kTargets.size(); ++i) available[i] = kTargets[i]->available();
-    return available;
+// The list without what cannot run here. VDPBF16PS does twice the work of a multiply-add on AMD's processors and half
+// of it on Intel's, where avx512 goes first.
+struct Runnable {
+  std::array<const KernelTable*, kList.size()> tables{};
+  std::size_t count = 0;
+
+  const KernelTable* const* begin() const { return tables.data(); }
+  const KernelTable* const* end() const { return tables.data() + count; }
+};
+
+const Runnable& runnable() {
+  static const Runnable found = [] {
+    Runnable here;
+    for (const KernelTable* table : kList)
+      if (table->available()) here.tables[here.count++] = table;
+#if defined(__x86_64__)
+    if (here.tables[0] == &avx512bf16_table && !__builtin_cpu_is("amd")) std::swap(here.tables[0], here.tables[1]);
+#endif
+    return here;
   }();
   return found;
-}
-
-const KernelTable& best_kernels() {
-  for (std::size_t i = 0; i < kTargets.size(); ++i)
-    if (runnable()[i]) return *kTargets[i];
-  return baseline_table;
 }
 
 std::string list_of_names(const auto& targets) {
@@ -67,6 +83,10 @@ std::string_view target_name(Target target) noexcept {
       return "avx512";
     case Target::neon:
       return "neon";
+    case Target::avx512bf16:
+      return "avx512bf16";
+    case Target::amx:
+      return "amx";
   }
   return "unknown";
 }
@@ -79,14 +99,13 @@ Target target_from_name(std::string_view name) {
 
 std::vector<Target> available_targets() {
   std::vector<Target> found;
-  for (std::size_t i = 0; i < kTargets.size(); ++i)
-    if (runnable()[i]) found.push_back(kTargets[i]->target);
+  for (const KernelTable* table : runnable()) found.push_back(table->target);
   return found;
 }
 
 const KernelTable* find_kernels(Target target) noexcept {
-  for (std::size_t i = 0; i < kTargets.size(); ++i)
-    if (kTargets[i]->target == target && runnable()[i]) return kTargets[i];
+  for (const KernelTable* table : runnable())
+    if (table->target == target) return table;
   return nullptr;
 }
 
@@ -94,7 +113,7 @@ const KernelTable& choose_kernels(std::optional<Target> pinned) {
   if (pinned) return pinned_kernels(*pinned);
   static const KernelTable& chosen = [&]() -> const KernelTable& {
     const char* name = std::getenv("MULTIHEAD_TARGET");
-    if (!name || !*name) return best_kernels();
+    if (!name || !*name) return **runnable().begin();
     try {
       return pinned_kernels(target_from_name(name));
     } catch (const Error& error) {

@@ -26,18 +26,38 @@ struct Exp2Constants<double> {
       5.5504108664790394552e-2, 0.24022650695910098007,   0.69314718055994569675,   1.0};
 };
 
-// NaN gives NaN: p is NaN whatever the power is, and the last comparison is false.
-template <class T>
-MULTIHEAD_INLINE Vec<T> exp2_nonpositive(Vec<T> t) {
+// Of N registers in step: one alone waits for itself through a dozen operations, more than a core reorders. NaN gives
+// NaN: p is NaN whatever the power is, and the comparison is false.
+template <class T, int N>
+MULTIHEAD_INLINE void exp2_nonpositive(Vec<T> (&t)[N]) {
   using V = Vec<T>;
   using Constants = Exp2Constants<T>;
   constexpr int kDegree = static_cast<int>(std::size(Constants::kCoefficients)) - 1;
   const V round = V::splat(Constants::kRound);
-  const V biased = t + round;
-  const V n = biased - round;
-  const V r = t - n;
-  V p = V::splat(Constants::kCoefficients[0]);
+  V biased[N], n[N], r[N], p[N];
+  typename V::Mask low[N];
   MULTIHEAD_UNROLL
-  for (int i = 1; i <= kDegree; ++i) p = V::fma(p, r, V::splat(Constants::kCoefficients[i]));
-  return V::select(t < V::splat(Constants::kLowest), V::splat(0), V::times_pow2(p, biased, n));
+  for (int i = 0; i < N; ++i) biased[i] = t[i] + round;
+  MULTIHEAD_UNROLL
+  for (int i = 0; i < N; ++i) n[i] = biased[i] - round;
+  MULTIHEAD_UNROLL
+  for (int i = 0; i < N; ++i) r[i] = t[i] - n[i];
+  MULTIHEAD_UNROLL
+  for (int i = 0; i < N; ++i) low[i] = t[i] < V::splat(Constants::kLowest);
+  MULTIHEAD_UNROLL
+  for (int i = 0; i < N; ++i) p[i] = V::splat(Constants::kCoefficients[0]);
+  MULTIHEAD_UNROLL
+  for (int c = 1; c <= kDegree; ++c) {
+    MULTIHEAD_UNROLL
+    for (int i = 0; i < N; ++i) p[i] = V::fma(p[i], r[i], V::splat(Constants::kCoefficients[c]));
+  }
+  MULTIHEAD_UNROLL
+  for (int i = 0; i < N; ++i) t[i] = V::zero_where(low[i], V::times_pow2(p[i], biased[i], n[i]));
+}
+
+template <class T>
+MULTIHEAD_INLINE Vec<T> exp2_nonpositive(Vec<T> t) {
+  Vec<T> one[] = {t};
+  exp2_nonpositive<T>(one);
+  return one[0];
 }

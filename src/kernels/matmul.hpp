@@ -57,10 +57,12 @@ void run_products(std::span<const Product<T>> products, int threads, const Paral
     const std::int64_t row = index % chunks * kRowChunk, column = index / chunks * kRowBlock;
     MatmulTask<T> task{};
     task.a = a.data() + row * a.stride(0);
-    if (packed)
+    if (packed) {
       task.packed = packed + column * a.extent(1);
-    else
+      task.packed_after = packed_elements(a.extent(1), c.extent(1) - column) - packed_elements(a.extent(1), 1);
+    } else {
       task.b = b.data() + column * b.stride(1);
+    }
     if (bias) task.bias = bias + column;
     task.activation = activation;
     task.c = &c(row, column);
@@ -75,6 +77,48 @@ void run_products(std::span<const Product<T>> products, int threads, const Paral
     task.columns = static_cast<int>(std::min<std::int64_t>(kRowBlock, c.extent(1) - column));
     if (scratch) task.scratch = reinterpret_cast<T*>(scratch + static_cast<std::size_t>(worker) * product_scratch<T>());
     table.kernels<T>().matmul(task);
+  });
+}
+
+// One product of matrices stored in two bytes, T: BFloat16 or Float16; packed and bias as for Product. scratch:
+// narrow_product_scratch() for each of min(threads, tasks) workers.
+constexpr std::size_t narrow_product_scratch() { return round_to_line(kNarrowMatmulScratch * sizeof(float)); }
+
+constexpr std::int64_t narrow_product_tasks(std::int64_t rows, std::int64_t columns) {
+  return (rows + kNarrowRows - 1) / kNarrowRows * ((columns + kRowBlock - 1) / kRowBlock);
+}
+
+template <class T>
+struct NarrowProduct {
+  MatrixView<const T> a;
+  MatrixView<T> c;
+  const T* packed;
+  const float* bias = nullptr;
+  Activation activation = Activation::none;
+};
+
+template <class T>
+void run_narrow_product(const NarrowProduct<T>& product, int threads, const ParallelFor& custom,
+                        const KernelTable& table, std::byte* scratch) {
+  const auto& [a, c, packed, bias, activation] = product;
+  const std::int64_t rows = c.extent(0), columns = c.extent(1), chunks = narrow_product_tasks(rows, 1);
+  NarrowMatmulTask every{};
+  every.type = kTypeOf<T>, every.activation = activation;
+  every.inner = a.extent(1), every.a_stride = a.stride(0), every.c_stride = c.stride(0);
+  const T *const from = a.data(), *const weights = packed;
+  T* const to = c.data();
+  const float* const biases = bias;
+  parallel_for(narrow_product_tasks(rows, columns), threads, custom, [&](int worker, std::int64_t index) {
+    const std::int64_t row = index % chunks * kNarrowRows, column = index / chunks * kRowBlock;
+    NarrowMatmulTask task = every;
+    task.a = from + row * task.a_stride;
+    task.packed = weights + column * task.inner;
+    task.c = to + row * task.c_stride + column;
+    task.rows = std::min(kNarrowRows, rows - row);
+    task.columns = static_cast<int>(std::min<std::int64_t>(kRowBlock, columns - column));
+    if (biases) task.bias = biases + column;
+    task.scratch = reinterpret_cast<float*>(scratch + static_cast<std::size_t>(worker) * narrow_product_scratch());
+    table.narrow_matmul(task);
   });
 }
 

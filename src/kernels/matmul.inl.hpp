@@ -30,11 +30,36 @@ MULTIHEAD_NOINLINE void matmul_tile(const T* a, std::int64_t a_stride, const T* 
   }
 }
 
+// Where the packed matrix goes on after the lines at hand, a share of which each row asks for.
+template <class T>
+struct PackedAhead {
+  const T* from = nullptr;
+  std::int64_t count = 0, share = 0;
+
+  PackedAhead(const MatmulTask<T>& task, const T* panel, std::int64_t lines, int column, int group) {
+    if (!task.packed) return;
+    const T* const next = panel - column + lines * kRowBlock;
+    const T* const end = task.packed + task.inner * kRowBlock + task.packed_after;
+    const std::int64_t all = std::min<std::int64_t>(kInnerBlock * kRowBlock, end - next);
+    const int groups = (task.columns + group - 1) / group;
+    share = all / (groups * std::max<std::int64_t>(task.rows, 1)) + 1;
+    from = next + std::min(all, column / group * task.rows * share);
+    count = std::min(all - (from - next), task.rows * share);
+  }
+  MULTIHEAD_INLINE void ask(std::int64_t row, int rows) const {
+    for (std::int64_t at = row * share; at < std::min(count, (row + rows) * share); at += kLineElements)
+      __builtin_prefetch(from + at, 0, 3);
+  }
+  static constexpr std::int64_t kLineElements = 64 / sizeof(T);
+};
+
 template <class T, int V, bool kTurned>
 void matmul_rows(const MatmulTask<T>& task, const T* a, const T* panel, std::int64_t count, int column, bool add) {
   const int columns = std::min(task.columns - column, V * Vec<T>::kLanes);
+  const PackedAhead<T> ahead(task, panel, count, column, kTileVecs * Vec<T>::kLanes);
   std::int64_t row = 0;
   const auto tile = [&]<int N>() {
+    ahead.ask(row, N);
     matmul_tile<T, N, V, kTurned>(a + (kTurned ? row : row * task.a_stride), task.a_stride, panel, count,
                                   task.c + row * task.c_stride + column, task.c_stride, columns, add);
     row += N;

@@ -84,6 +84,7 @@ MULTIHEAD_NOINLINE void unpack_panel(const T* panel, int rows, std::int64_t colu
 template <class T, int N, int Low, int High, int V>
 MULTIHEAD_INLINE void accumulate(Vec<T> (&sums)[N][V], const T* a, std::int64_t n_step, std::int64_t k_step,
                                  const T* panel, std::int64_t count, std::int64_t line = kRowBlock) {
+  MULTIHEAD_UNROLL_4
   for (std::int64_t k = 0; k < count; ++k) {
     Vec<T> lanes[V];
     MULTIHEAD_UNROLL

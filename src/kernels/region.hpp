@@ -10,11 +10,13 @@
   MULTIHEAD_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
 #define MULTIHEAD_REGION_END MULTIHEAD_PRAGMA(clang attribute pop)
 #define MULTIHEAD_UNROLL MULTIHEAD_PRAGMA(clang loop unroll(full))
+#define MULTIHEAD_UNROLL_4 MULTIHEAD_PRAGMA(clang loop unroll_count(4))
 #define MULTIHEAD_NO_UNROLL MULTIHEAD_PRAGMA(clang loop unroll(disable))
 #else
 #define MULTIHEAD_REGION_BEGIN(features) MULTIHEAD_PRAGMA(GCC push_options) MULTIHEAD_PRAGMA(GCC target(features))
 #define MULTIHEAD_REGION_END MULTIHEAD_PRAGMA(GCC pop_options)
 #define MULTIHEAD_UNROLL MULTIHEAD_PRAGMA(GCC unroll 64)
+#define MULTIHEAD_UNROLL_4 MULTIHEAD_PRAGMA(GCC unroll 4)
 #define MULTIHEAD_NO_UNROLL MULTIHEAD_PRAGMA(GCC unroll 1)
 #endif
 

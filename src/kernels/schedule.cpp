@@ -36,6 +36,7 @@ Schedule<T>::Schedule(const AttentionShape& shape, const AttentionOptions& optio
       unit_(unit),
       group_(shape.heads / shape.kv_heads),
       needs_(needs()),
+      turned_blocks_(turned_blocks()),
       rules_(options),
       sequences_(shape, options) {
   const FloatMode mode;
@@ -72,7 +73,18 @@ TaskNeeds Schedule<T>::needs() const {
           .masks = options_.keep_mask.given() || options_.drop_mask.given(),
           .distances = options_.relative_bias.given(),
           .bias_staged = bias.given() && !plain,
-          .dropout = options_.dropout.probability > 0};
+          .dropout = options_.dropout.probability > 0,
+          .tiles = sizeof(T) == sizeof(float) && choose_kernels(options_.target).tiles};
+}
+
+// Blocks that a worker keeps as the target multiplies them for the tasks of a head, where it has more than one.
+template <class T>
+std::int64_t Schedule<T>::turned_blocks() const {
+  constexpr std::size_t kMost = std::size_t{1} << 20;  // bytes: of 8,192 keys where value_dim is 64, in parts of 1,280
+  if (shape_.q_len <= kRowBlock || shape_.value_dim == 0) return 0;
+  if (shape_.type == Type::bfloat16 ? !choose_kernels(options_.target).turns_values : !needs_.tiles) return 0;
+  const std::size_t block = static_cast<std::size_t>(kept_elements(needs_)) * sizeof(T);
+  return std::min((shape_.kv_len + kKeyBlock - 1) / kKeyBlock, static_cast<std::int64_t>(kMost / block));
 }
 
 template <class T>
@@ -80,7 +92,10 @@ std::size_t Schedule<T>::task_bytes(bool weights) const {
   const auto remembered = weights ? 0 : static_cast<std::size_t>(finite_entries()) * sizeof(std::uint64_t);
   TaskNeeds needs = needs_;
   needs.weights = weights;
-  return round_to_line(remembered) + round_to_line(attention_scratch_elements(needs) * sizeof(T));
+  const auto blocks = weights ? 0 : static_cast<std::size_t>(turned_blocks_);
+  return round_to_line(remembered) + round_to_line(attention_scratch_elements(needs) * sizeof(T)) +
+         round_to_line(blocks * sizeof(std::uint64_t)) +
+         blocks * static_cast<std::size_t>(kept_elements(needs_)) * sizeof(T);
 }
 
 // Where some row may see a block in part and a head has more than one task. Of a fixed number, enough for 65,536 keys,
@@ -183,13 +198,34 @@ AttentionTask<T> Schedule<T>::task(const AttentionCall<T>& call, const Sequence&
   return task;
 }
 
+// The memory of a worker: what it knows of blocks of values, its scratch, and blocks of values turned round.
+template <class T>
+struct Schedule<T>::Worker {
+  std::uint64_t *finite, *turned_ids;
+  T *scratch, *turned;
+
+  Worker(std::byte* memory, std::int64_t finite_entries, const TaskNeeds& needs, std::int64_t turned_blocks) {
+    const auto take = [&]<class E>(E*& part, std::size_t count) {
+      part = reinterpret_cast<E*>(memory);
+      memory += round_to_line(count * sizeof(E));
+    };
+    take(finite, static_cast<std::size_t>(finite_entries));
+    take(scratch, attention_scratch_elements(needs));
+    take(turned_ids, static_cast<std::size_t>(turned_blocks));
+    turned = reinterpret_cast<T*>(memory);
+  }
+};
+
 template <class T>
 void Schedule<T>::run(const AttentionCall<T>& call, const KernelTable& table, std::byte* scratch) const {
   const std::size_t bytes = task_bytes(false);
-  const auto entries = static_cast<std::size_t>(finite_entries());
-  const auto memory = [&](std::int64_t worker) { return scratch + static_cast<std::size_t>(worker) * bytes; };
-  for (std::int64_t worker = 0; entries > 0 && worker < std::min<std::int64_t>(options_.threads, tasks()); ++worker)
-    std::fill_n(reinterpret_cast<std::uint64_t*>(memory(worker)), entries, 0);
+  const auto memory = [&](std::int64_t worker) {
+    return Worker(scratch + static_cast<std::size_t>(worker) * bytes, finite_entries(), needs_, turned_blocks_);
+  };
+  for (std::int64_t worker = 0; worker < std::min<std::int64_t>(options_.threads, tasks()); ++worker) {
+    std::fill_n(memory(worker).finite, finite_entries(), 0);
+    std::fill_n(memory(worker).turned_ids, turned_blocks_, 0);
+  }
   parallel_for(tasks(), options_.threads, options_.parallel_for, [&](int worker, std::int64_t index) {
     // Head by head, whose keys then stay in the cache; the last rows first: under a causal mask they are the longest,
     // and the short ones fill the end.
@@ -200,9 +236,10 @@ void Schedule<T>::run(const AttentionCall<T>& call, const KernelTable& table, st
     KeyRange visible[kRowBlock];
     AttentionTask<T> next =
         task(call, sequence, head, row, std::min<std::int64_t>(kRowBlock, sequence.q_len - row), visible);
-    next.finite = reinterpret_cast<std::uint64_t*>(memory(worker));
-    next.finite_entries = finite_entries();
-    next.scratch = reinterpret_cast<T*>(memory(worker) + round_to_line(entries * sizeof(std::uint64_t)));
+    const Worker its = memory(worker);
+    next.finite = its.finite, next.finite_entries = finite_entries();
+    next.turned = its.turned, next.turned_ids = its.turned_ids, next.turned_blocks = turned_blocks_;
+    next.scratch = its.scratch;
     std::optional<StatisticsTask<T>> statistics;
     if (gathered_) next.statistics = &statistics.emplace(statistics_task(*request_, *gathered_, sequence, head, row));
     table.kernels<T>().attention(next);

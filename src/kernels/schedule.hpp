@@ -74,8 +74,10 @@ class Schedule {
                         std::int64_t rows, KeyRange* visible) const;
 
  private:
+  struct Worker;
   TaskNeeds needs() const;
   std::int64_t finite_entries() const;
+  std::int64_t turned_blocks() const;
   ScoreTerms<T> terms(const Sequence& sequence, std::int64_t head, std::int64_t row) const;
   DropoutTask<T> dropout(const Sequence& sequence, std::int64_t head, std::int64_t row) const;
   std::size_t distances() const;
@@ -87,6 +89,7 @@ class Schedule {
   T scale_ = 0, cap_ = 0;  // of the tasks
   std::int64_t group_;     // heads a kv head
   TaskNeeds needs_;
+  std::int64_t turned_blocks_;  // that a worker keeps
   RangeRules rules_;
   Sequences sequences_;
   T* by_distance_ = nullptr;  // (heads, distances())

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <bit>
+#include <bitset>
 #include <cstdint>
+#include <cstring>
 #include <iterator>
 #include <limits>
 #include <numbers>

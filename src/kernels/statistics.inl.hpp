@@ -28,7 +28,9 @@ MULTIHEAD_NOINLINE void softmax_with_statistics(const RowState<T>& rows, const S
   Lanes chains[kSumChains], spread_chains[kSumChains];
   MULTIHEAD_UNROLL
   for (int chain = 0; chain < kSumChains; chain += kTogether) {
-    Lanes sums[kTogether] = {zero, zero, zero, zero}, spreads[kTogether] = {zero, zero, zero, zero};
+    Lanes sums[kTogether], spreads[kTogether];
+    MULTIHEAD_UNROLL
+    for (int i = 0; i < kTogether; ++i) sums[i] = spreads[i] = zero;
     for (auto key = static_cast<int>(keys.begin) + chain; key < keys.end; key += kSumChains) {
       MULTIHEAD_UNROLL
       for (int i = 0; i < kTogether; ++i) {

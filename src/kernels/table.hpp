@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "kernels/math_function.hpp"
 #include "kernels/vector_tasks.hpp"
@@ -78,6 +79,7 @@ struct TaskNeeds {
   bool weights = false;
   bool dropout = false;
   std::int64_t statistics_lines = 0;  // statistics_lines()
+  bool tiles = false;                 // KernelTable::tiles, of sums in float
 };
 
 template <class T>
@@ -102,6 +104,12 @@ struct AttentionTask {
   std::uint64_t* finite;
   std::int64_t finite_entries;  // 0: nothing is remembered
   std::uint64_t first_block_id;
+  // The first blocks of a sequence's values turned round (pairs.inl.hpp), or of its keys and values in parts
+  // (parts.inl.hpp), as this worker last met them: block i at turned + i * kept_elements(needs), (block_id + 1) << 1 |
+  // a bit of theirs at turned_ids[i].
+  T* turned;
+  std::uint64_t* turned_ids;
+  std::int64_t turned_blocks;  // 0: none is kept
   int rows, head_dim, value_dim;
   T scale;  // of the products, in the unit of the scores
   ScoreTerms<T> terms;
@@ -111,6 +119,7 @@ struct AttentionTask {
   TaskNeeds needs;
   const StatisticsTask<T>* statistics;  // or null
   T* scratch;                           // attention_scratch_elements()
+  std::optional<Target> handed_on_by;   // the target that was asked, where it leaves the task to another
 };
 
 // Where weights go: element (row, key) at data[row * row_stride + key * key_stride]. data null: nowhere.
@@ -173,25 +182,75 @@ struct MatmulTask {
   std::int64_t a_stride, b_inner_stride, b_column_stride, c_stride;
   std::int64_t rows, inner;
   int columns;
-  T* scratch;             // kMatmulScratch elements; not touched where b is packed
-  const T* packed;        // b as lines of kRowBlock columns, zeros after the last (b is then not read); or null
-  const T* bias;          // (columns), added to each row after its sum; or null
-  Activation activation;  // of each element, after the bias
-  bool a_turned;          // element (i, k) of a at a[k * a_stride + i], not at a[i * a_stride + k]
-  bool add;               // C += A B
+  T* scratch;                 // kMatmulScratch elements; not touched where b is packed
+  const T* packed;            // b as lines of kRowBlock columns, zeros after the last (b is then not read); or null
+  std::int64_t packed_after;  // elements that follow those of these columns, of the columns that are next
+  const T* bias;              // (columns), added to each row after its sum; or null
+  Activation activation;      // of each element, after the bias
+  bool a_turned;              // element (i, k) of a at a[k * a_stride + i], not at a[i * a_stride + k]
+  bool add;                   // C += A B
 };
 constexpr std::size_t kMatmulScratch = static_cast<std::size_t>(kInnerBlock) * kRowBlock;
+
+// The same of matrices stored in two bytes, sums in float32, B packed.
+struct NarrowMatmulTask {
+  Type type;           // bfloat16 or float16
+  const void* a;       // (rows, inner), rows a_stride apart
+  const void* packed;  // as MatmulTask::packed
+  void* c;             // (rows, columns), rows c_stride apart
+  std::int64_t a_stride, c_stride;
+  std::int64_t rows, inner;  // rows at most kNarrowRows
+  int columns;
+  const float* bias;  // (columns) or null
+  Activation activation;
+  float* scratch;  // kNarrowMatmulScratch elements
+};
+constexpr std::int64_t kNarrowRows = 96;  // that share a widened panel of B
+constexpr std::size_t kNarrowMatmulScratch =
+    static_cast<std::size_t>(kNarrowRows) * (kInnerBlock + kRowBlock) + kMatmulScratch;
 
 // Where a task keeps what, in lines of kRowBlock elements and rows of other widths. RowState takes them in this order.
 constexpr int kMaskWords = kKeyBlock / 32;                                           // lines of bits
 constexpr int kDistanceLines = (kKeyBlock + kRowBlock - 1 + kRowBlock) / kRowBlock;  // a block's distances, overlapping
+
+// Beside that, where products are those of tiles (tile_products.inl.hpp): operands as bfloat16, in 1 part or 3, padded
+// to whole tiles, and what the tiles leave.
+struct TileExtents {
+  std::int64_t parts, head_dim, value_dim, spare_lines;
+
+  constexpr explicit TileExtents(const TaskNeeds& needs)
+      : parts(needs.type == Type::bfloat16 ? 1 : 3),
+        head_dim((needs.head_dim + 31) / 32 * 32),
+        value_dim((needs.value_dim + 15) / 16 * 16),
+        spare_lines(parts == 1              ? 0
+                    : value_dim > kKeyBlock ? value_dim
+                                            : kKeyBlock) {}
+
+  constexpr std::int64_t queries() const { return parts * head_dim / 2 * kRowBlock; }
+  constexpr std::int64_t keys() const { return parts * kKeyBlock * head_dim / 2; }
+  constexpr std::int64_t values() const { return parts * value_dim * kKeyBlock / 2; }
+  constexpr std::int64_t weights() const { return parts == 1 ? 0 : parts * kKeyBlock / 2 * kRowBlock; }
+  constexpr std::int64_t panels() const { return (value_dim + spare_lines + 6) * kRowBlock; }
+  constexpr std::int64_t elements() const { return queries() + keys() + values() + weights() + panels(); }
+};
+
 constexpr std::size_t attention_scratch_elements(const TaskNeeds& needs) {
   const bool widened = needs.type == Type::bfloat16 || needs.type == Type::float16;
   const std::int64_t lines = needs.head_dim + needs.value_dim + kKeyBlock + 9 + (needs.bias ? kKeyBlock : 0) +
                              (needs.masks ? kMaskWords : 0) + (needs.distances ? kDistanceLines : 0) +
                              (needs.bias_staged || needs.weights ? kKeyBlock : 0) + (needs.dropout ? kKeyBlock : 0) +
                              needs.statistics_lines;
-  return static_cast<std::size_t>(lines * kRowBlock + (widened ? kKeyBlock * (needs.head_dim + needs.value_dim) : 0));
+  return static_cast<std::size_t>(lines * kRowBlock + (widened ? kKeyBlock * (needs.head_dim + needs.value_dim) : 0) +
+                                  (needs.tiles ? TileExtents(needs).elements() : 0));
+}
+
+// A block of values as pairs of keys.
+constexpr std::int64_t turned_elements(std::int64_t value_dim) { return value_dim * kKeyBlock / 2; }
+
+// A block that a worker keeps: that, or keys and values in parts and a line of marks.
+constexpr std::int64_t kept_elements(const TaskNeeds& needs) {
+  if (needs.type == Type::bfloat16) return turned_elements(needs.value_dim);
+  return TileExtents(needs).keys() + TileExtents(needs).values() + 16;
 }
 
 // The entry points of a target for one element type.
@@ -217,8 +276,11 @@ struct KernelTable {
   bool (*available)() noexcept;
   const char* tile_f32;  // the score tile: "8 keys x 48 queries"
   const char* tile_f64;
+  void (*narrow_matmul)(const NarrowMatmulTask&) noexcept;
   Kernels<float> f32;
   Kernels<double> f64;
+  bool turns_values = false;  // attention of bfloat16 multiplies values that are turned round, and may keep them
+  bool tiles = false;  // whether attention with sums in float takes its products from tiles, and scratch for them
 
   template <class T>
   const Kernels<T>& kernels() const noexcept {
@@ -229,7 +291,7 @@ struct KernelTable {
   }
 };
 
-extern const KernelTable baseline_table, avx2_table, avx512_table, neon_table;
+extern const KernelTable baseline_table, avx2_table, avx512_table, avx512bf16_table, amx_table, neon_table;
 
 // Counts a task for tasks_run(). Compiled outside the regions.
 void count_task(Target target) noexcept;

@@ -25,6 +25,7 @@ namespace {
 #include "kernels/convert.inl.hpp"
 #include "kernels/activation.inl.hpp"
 #include "kernels/matmul.inl.hpp"
+#include "kernels/narrow_matmul.inl.hpp"
 #include "kernels/rotary.inl.hpp"
 #include "kernels/norm.inl.hpp"
 #include "kernels/norm_back.inl.hpp"
@@ -61,6 +62,7 @@ const KernelTable avx2_table{
     available,
     "4 keys x 24 queries",
     "4 keys x 12 queries",
+    avx2::narrow_matmul_task,
     {avx2::attention_task<float>, avx2::weights_task<float>, avx2::columns_task<float>, avx2::merge_task<float>,
      avx2::matmul_task<float>, avx2::map_function<float>, avx2::rotary_task<float>, avx2::norm_task<float>,
      avx2::length_task<float>, avx2::norm_back_task<float>, avx2::activation_task<float>, avx2::backward_task<float>,

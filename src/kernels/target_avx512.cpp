@@ -2,25 +2,20 @@
 // Target avx512: the kernels for AVX-512 (F, BW, DQ, VL).
 #if defined(__x86_64__)
 
-#include <immintrin.h>
-
 #include "core/dropout.hpp"
+#include "kernels/avx512.hpp"
 #include "kernels/backward_task.hpp"
 #include "kernels/region.hpp"
 #include "kernels/standard.hpp"
 #include "kernels/statistics_task.hpp"
 #include "kernels/table.hpp"
 
-#if defined(__GNUC__) && !defined(__clang__)
-// False in g++ 12, about its own _mm512_max_ps and the like.
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-
 // No header is included below this line: only .inl.hpp files, which include nothing.
-MULTIHEAD_REGION_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
+MULTIHEAD_REGION_BEGIN(MULTIHEAD_AVX512)
 namespace multihead::avx512 {
 namespace {
+constexpr Target kTarget = Target::avx512;
+constexpr bool kPairs = false;  // whether bfloat16 is multiplied in pairs: pairs.inl.hpp
 // clang-format off
 #include "kernels/vec_avx512.inl.hpp"
 #include "kernels/exp2.inl.hpp"
@@ -30,6 +25,7 @@ namespace {
 #include "kernels/convert.inl.hpp"
 #include "kernels/activation.inl.hpp"
 #include "kernels/matmul.inl.hpp"
+#include "kernels/narrow_matmul.inl.hpp"
 #include "kernels/rotary.inl.hpp"
 #include "kernels/norm.inl.hpp"
 #include "kernels/norm_back.inl.hpp"
@@ -52,18 +48,12 @@ MULTIHEAD_REGION_END
 
 namespace multihead {
 
-namespace {
-bool available() noexcept {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-}
-}  // namespace
-
 const KernelTable avx512_table{
     Target::avx512,
-    available,
+    has_avx512,
     "8 keys x 48 queries",
     "8 keys x 24 queries",
+    avx512::narrow_matmul_task,
     {avx512::attention_task<float>, avx512::weights_task<float>, avx512::columns_task<float>, avx512::merge_task<float>,
      avx512::matmul_task<float>, avx512::map_function<float>, avx512::rotary_task<float>, avx512::norm_task<float>,
      avx512::length_task<float>, avx512::norm_back_task<float>, avx512::activation_task<float>,

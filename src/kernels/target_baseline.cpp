@@ -23,6 +23,7 @@ namespace {
 #include "kernels/convert.inl.hpp"
 #include "kernels/activation.inl.hpp"
 #include "kernels/matmul.inl.hpp"
+#include "kernels/narrow_matmul.inl.hpp"
 #include "kernels/rotary.inl.hpp"
 #include "kernels/norm.inl.hpp"
 #include "kernels/norm_back.inl.hpp"
@@ -53,6 +54,7 @@ const KernelTable baseline_table{
     available,
     "4 keys x 8 queries",
     "4 keys x 4 queries",
+    baseline::narrow_matmul_task,
     {baseline::attention_task<float>, baseline::weights_task<float>, baseline::columns_task<float>,
      baseline::merge_task<float>, baseline::matmul_task<float>, baseline::map_function<float>,
      baseline::rotary_task<float>, baseline::norm_task<float>, baseline::length_task<float>,

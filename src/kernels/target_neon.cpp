@@ -23,6 +23,7 @@ namespace {
 #include "kernels/convert.inl.hpp"
 #include "kernels/activation.inl.hpp"
 #include "kernels/matmul.inl.hpp"
+#include "kernels/narrow_matmul.inl.hpp"
 #include "kernels/rotary.inl.hpp"
 #include "kernels/norm.inl.hpp"
 #include "kernels/norm_back.inl.hpp"
@@ -53,6 +54,7 @@ const KernelTable neon_table{
     available,
     "8 keys x 12 queries",
     "8 keys x 6 queries",
+    neon::narrow_matmul_task,
     {neon::attention_task<float>, neon::weights_task<float>, neon::columns_task<float>, neon::merge_task<float>,
      neon::matmul_task<float>, neon::map_function<float>, neon::rotary_task<float>, neon::norm_task<float>,
      neon::length_task<float>, neon::norm_back_task<float>, neon::activation_task<float>, neon::backward_task<float>,

@@ -3,6 +3,7 @@
 // See vec_baseline.inl.hpp for what each operation means.
 
 constexpr Target kTarget = Target::avx2;
+constexpr bool kPairs = false;      // whether bfloat16 is multiplied in pairs: pairs.inl.hpp
 constexpr int kTileBroadcasts = 4;  // 4 x 3 accumulators, 3 operands, 1 broadcast: all 16 registers
 constexpr int kTileVecs = 3;
 
@@ -65,6 +66,7 @@ struct Vec<float> {
     return {_mm256_castsi256_ps(_mm256_cmpeq_epi32(found, wanted))};
   }
   static MULTIHEAD_INLINE Vec select(Mask m, Vec a, Vec b) { return {_mm256_blendv_ps(b.r, a.r, m.r)}; }
+  static MULTIHEAD_INLINE Vec zero_where(Mask m, Vec a) { return {_mm256_andnot_ps(m.r, a.r)}; }
   friend MULTIHEAD_INLINE Vec operator&(Vec a, Vec b) { return {_mm256_and_ps(a.r, b.r)}; }
   friend MULTIHEAD_INLINE Vec operator|(Vec a, Vec b) { return {_mm256_or_ps(a.r, b.r)}; }
   friend MULTIHEAD_INLINE Vec operator^(Vec a, Vec b) { return {_mm256_xor_ps(a.r, b.r)}; }
@@ -118,6 +120,7 @@ struct Vec<double> {
     return {_mm256_castsi256_pd(_mm256_cmpeq_epi64(found, wanted))};
   }
   static MULTIHEAD_INLINE Vec select(Mask m, Vec a, Vec b) { return {_mm256_blendv_pd(b.r, a.r, m.r)}; }
+  static MULTIHEAD_INLINE Vec zero_where(Mask m, Vec a) { return {_mm256_andnot_pd(m.r, a.r)}; }
   friend MULTIHEAD_INLINE Vec operator&(Vec a, Vec b) { return {_mm256_and_pd(a.r, b.r)}; }
   friend MULTIHEAD_INLINE Vec operator|(Vec a, Vec b) { return {_mm256_or_pd(a.r, b.r)}; }
   friend MULTIHEAD_INLINE Vec operator^(Vec a, Vec b) { return {_mm256_xor_pd(a.r, b.r)}; }

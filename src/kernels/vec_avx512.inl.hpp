@@ -2,7 +2,6 @@
 // Vec for target avx512: 16 floats or 8 doubles in a zmm register, 32 registers, masks in k registers.
 // See vec_baseline.inl.hpp for what each operation means.
 
-constexpr Target kTarget = Target::avx512;
 constexpr int kTileBroadcasts = 8;  // 8 x 3 accumulators, 3 operands: 27 of 32 registers
 constexpr int kTileVecs = 3;
 
@@ -58,6 +57,7 @@ struct Vec<float> {
     return _mm512_test_epi32_mask(_mm512_castps_si512(bits.r), _mm512_set1_epi32(static_cast<int>(1u << bit)));
   }
   static MULTIHEAD_INLINE Vec select(Mask m, Vec a, Vec b) { return {_mm512_mask_blend_ps(m, b.r, a.r)}; }
+  static MULTIHEAD_INLINE Vec zero_where(Mask m, Vec a) { return select(m, splat(0), a); }
   friend MULTIHEAD_INLINE Vec operator&(Vec a, Vec b) { return {_mm512_and_ps(a.r, b.r)}; }
   friend MULTIHEAD_INLINE Vec operator|(Vec a, Vec b) { return {_mm512_or_ps(a.r, b.r)}; }
   friend MULTIHEAD_INLINE Vec operator^(Vec a, Vec b) { return {_mm512_xor_ps(a.r, b.r)}; }
@@ -111,6 +111,7 @@ struct Vec<double> {
     return _mm512_test_epi64_mask(_mm512_castpd_si512(bits.r), _mm512_set1_epi64(std::int64_t{1} << bit));
   }
   static MULTIHEAD_INLINE Vec select(Mask m, Vec a, Vec b) { return {_mm512_mask_blend_pd(m, b.r, a.r)}; }
+  static MULTIHEAD_INLINE Vec zero_where(Mask m, Vec a) { return select(m, splat(0), a); }
   friend MULTIHEAD_INLINE Vec operator&(Vec a, Vec b) { return {_mm512_and_pd(a.r, b.r)}; }
   friend MULTIHEAD_INLINE Vec operator|(Vec a, Vec b) { return {_mm512_or_pd(a.r, b.r)}; }
   friend MULTIHEAD_INLINE Vec operator^(Vec a, Vec b) { return {_mm512_xor_pd(a.r, b.r)}; }

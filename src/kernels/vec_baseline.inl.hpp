@@ -7,6 +7,7 @@
 //   + - * / fma(a, b, c)        a * b + c
 //   max(a, b)                   a where b < a, else b: b when either is NaN
 //   < <= == both any select     comparisons with NaN are false; select(m, a, b) is a where m holds
+//   zero_where(m, a)            select(m, 0, a), in one instruction
 //   & | ^ shift_left<N> ..      on the bits
 //   times_pow2(p, biased, n)    p * 2^n; n integral with 2^n normal, biased holds n + exponent bias in its low bits
 //   test(bits, n)               where bit n of a lane is set
@@ -14,6 +15,7 @@
 //   zip_low, zip_high           a0 b0 a1 b1 ..: the lower and the upper half of both, interleaved
 
 constexpr Target kTarget = Target::baseline;
+constexpr bool kPairs = false;      // whether bfloat16 is multiplied in pairs: pairs.inl.hpp
 constexpr int kTileBroadcasts = 4;  // 4 x 2 accumulators, 2 operands, broadcast and product: 12 of 16 registers
 constexpr int kTileVecs = 2;
 
@@ -84,6 +86,7 @@ struct Vec16 {
   static MULTIHEAD_INLINE Vec16 select(Mask m, Vec16 a, Vec16 b) {
     return {(Lanes)(((Words)a.r & m.r) | ((Words)b.r & ~m.r))};
   }
+  static MULTIHEAD_INLINE Vec16 zero_where(Mask m, Vec16 a) { return {(Lanes)((Words)a.r & ~m.r)}; }
   friend MULTIHEAD_INLINE Vec16 operator&(Vec16 a, Vec16 b) { return {(Lanes)((Words)a.r & (Words)b.r)}; }
   friend MULTIHEAD_INLINE Vec16 operator|(Vec16 a, Vec16 b) { return {(Lanes)((Words)a.r | (Words)b.r)}; }
   friend MULTIHEAD_INLINE Vec16 operator^(Vec16 a, Vec16 b) { return {(Lanes)((Words)a.r ^ (Words)b.r)}; }

@@ -3,6 +3,7 @@
 // See vec_baseline.inl.hpp for what each operation means.
 
 constexpr Target kTarget = Target::neon;
+constexpr bool kPairs = false;      // whether bfloat16 is multiplied in pairs: pairs.inl.hpp
 constexpr int kTileBroadcasts = 8;  // 8 x 3 accumulators, 3 operands, 1 or 2 broadcasts: 29 of 32 registers
 constexpr int kTileVecs = 3;
 
@@ -55,6 +56,7 @@ struct Vec<float> {
   static MULTIHEAD_INLINE bool any(Mask m) { return vmaxvq_u32(m.r) != 0; }
   static MULTIHEAD_INLINE Mask test(Vec a, int bit) { return {vtstq_u32(bits(a), vdupq_n_u32(1u << bit))}; }
   static MULTIHEAD_INLINE Vec select(Mask m, Vec a, Vec b) { return {vbslq_f32(m.r, a.r, b.r)}; }
+  static MULTIHEAD_INLINE Vec zero_where(Mask m, Vec a) { return select(m, splat(0), a); }
   static MULTIHEAD_INLINE uint32x4_t bits(Vec a) { return vreinterpretq_u32_f32(a.r); }
   static MULTIHEAD_INLINE Vec from_bits(uint32x4_t a) { return {vreinterpretq_f32_u32(a)}; }
   friend MULTIHEAD_INLINE Vec operator&(Vec a, Vec b) { return from_bits(vandq_u32(bits(a), bits(b))); }
@@ -109,6 +111,7 @@ struct Vec<double> {
     return {vtstq_u64(bits(a), vdupq_n_u64(std::uint64_t{1} << bit))};
   }
   static MULTIHEAD_INLINE Vec select(Mask m, Vec a, Vec b) { return {vbslq_f64(m.r, a.r, b.r)}; }
+  static MULTIHEAD_INLINE Vec zero_where(Mask m, Vec a) { return select(m, splat(0), a); }
   static MULTIHEAD_INLINE uint64x2_t bits(Vec a) { return vreinterpretq_u64_f64(a.r); }
   static MULTIHEAD_INLINE Vec from_bits(uint64x2_t a) { return {vreinterpretq_f64_u64(a)}; }
   friend MULTIHEAD_INLINE Vec operator&(Vec a, Vec b) { return from_bits(vandq_u64(bits(a), bits(b))); }

@@ -3,6 +3,17 @@
 
 constexpr int kMaxVecs = kRowBlock / 2;  // registers of a row block on the narrowest target
 
+// Of the block at hand, where a target multiplies pairs (pairs.inl.hpp).
+template <class T>
+struct PairBlock {
+  const std::uint16_t* keys = nullptr;
+  std::int64_t k_stride = 0;
+  const T* values = nullptr;  // turned round
+  T* sums = nullptr;          // of a row's weights as they are multiplied, or null: those of the softmax are taken
+  bool special = false;       // a value is not finite
+  std::bitset<kKeyBlock> marked_keys, marked_values;  // those that tiles cannot take (parts.inl.hpp)
+};
+
 // The ranges of the task's rows, register by register, and the walk over the keys that some row sees. A group is
 // kTileVecs registers: the rows that one tile computes.
 template <class T>
@@ -17,6 +28,8 @@ struct Walk {
   const T* keys = nullptr;
   const T* values = nullptr;
   std::int64_t k_stride, v_stride;
+  PairBlock<T> pairs;
+  std::int64_t far_end = 0;  // the end of the keys, where they are too many to stay near the core from task to task
 
   explicit Walk(const AttentionTask<T>& attention)
       : task(attention),
@@ -25,6 +38,10 @@ struct Walk {
         k_stride(rows.keys ? attention.head_dim : attention.k.stride),
         v_stride(rows.values ? attention.value_dim : attention.v.stride) {
     for (int vec = 0; vec < vecs; ++vec) ranges[vec] = range_of(vec);
+    constexpr std::int64_t kNear = 2 * 1024 * 1024;  // bytes: with less, asking costs more than it saves
+    const bool far = task.kv_len * (task.head_dim + task.value_dim) * static_cast<std::int64_t>(sizeof(T)) > kNear;
+    for (int vec = 0; !kPairs && far && task.out && !rows.keys && vec < vecs; ++vec)
+      far_end = std::max(far_end, ranges[vec].any_end);
   }
 
   // Lanes past the last row repeat it.
@@ -91,9 +108,19 @@ struct Walk {
   }
 
   // Points keys to the block, widening those that are seen where they are stored in two bytes.
-  void set_keys(std::int64_t start, KeyRange seen) { keys = block_of(task.k, start, seen, task.head_dim, rows.keys); }
+  void set_keys(std::int64_t start, KeyRange seen) {
+    if constexpr (kPairs)
+      set_key_pairs(*this, start, seen);
+    else
+      keys = block_of(task.k, start, seen, task.head_dim, rows.keys);
+  }
+  // The same of all values: whether they are finite is asked once for all rows.
   void set_values(std::int64_t start, KeyRange seen) {
-    values = block_of(task.v, start, seen, task.value_dim, rows.values);
+    if constexpr (kPairs)
+      set_value_pairs(*this, start, seen);
+    else
+      values = block_of(task.v, start, {0, std::min<std::int64_t>(kKeyBlock, task.kv_len - start)}, task.value_dim,
+                        rows.values);
   }
   static const T* block_of(const StoredRows& stored, std::int64_t start, KeyRange seen, int columns, T* widened) {
     if (!widened) return static_cast<const T*>(stored.data) + start * stored.stride;
@@ -104,22 +131,26 @@ struct Walk {
   }
 };
 
-// A group of registers [first, first + count) within one block: the keys [begin, end) that any of them sees.
+// A group of registers [first, first + count) within one block: the keys [begin, end) that any of them sees, and
+// whether every row sees them all.
 struct Group {
   int first, count;
   std::int64_t start;
   int begin, end;
+  bool full;
 };
 
 template <class T>
 Group group_of(const Walk<T>& walk, int first, std::int64_t start) {
-  Group group{first, std::min(kTileVecs, walk.vecs - first), start, kKeyBlock, 0};
+  Group group{first, std::min(kTileVecs, walk.vecs - first), start, kKeyBlock, 0, true};
   for (int vec = first; vec < first + group.count; ++vec) {
     const int begin = walk.block_begin(vec, start), end = walk.block_end(vec, start);
     if (begin >= end) continue;
     group.begin = std::min(group.begin, begin);
     group.end = std::max(group.end, end);
   }
+  for (int vec = first; vec < first + group.count; ++vec)
+    group.full &= walk.all_see(vec, start, group.begin, group.end);
   return group;
 }
 
@@ -133,4 +164,70 @@ KeyRange keys_of(const Walk<T>& walk) {
     keys.end = std::max(keys.end, walk.ranges[vec].any_end);
   }
   return keys;
+}
+
+// Cuts [begin, end) into strips as wide as a tile, and narrower ones at the end: run<N>(first).
+template <class Run>
+void in_strips(int begin, int end, const Run& run) {
+  int at = begin;
+  for (; at + kTileBroadcasts <= end; at += kTileBroadcasts) run.template operator()<kTileBroadcasts>(at);
+  if constexpr (kTileBroadcasts > 4)
+    if (at + 4 <= end) run.template operator()<4>(at), at += 4;
+  if (at + 2 <= end) run.template operator()<2>(at), at += 2;
+  if (at < end) run.template operator()<1>(at);
+}
+
+// Keys from key on, the registers [low, high) of the group that see one of them, and whether some of their rows does
+// not see some.
+struct KeyStrip {
+  int key, low, high;
+  bool masked;
+};
+
+template <class T>
+KeyStrip strip_of(const Walk<T>& walk, const Group& group, int key, int count, bool masks) {
+  if (group.full) return {key, 0, group.count, false};
+  KeyStrip strip{key, group.count, 0, false};
+  for (int i = 0; i < group.count; ++i) {
+    if (!walk.sees(group.first + i, group.start, key, key + count)) continue;
+    strip.low = std::min(strip.low, i);
+    strip.high = i + 1;
+  }
+  for (int i = strip.low; masks && i < strip.high; ++i)
+    strip.masked |= !walk.all_see(group.first + i, group.start, key, key + count);
+  return strip;
+}
+
+// Runs a tile as wide as the strip, in registers: run<V>().
+template <class Run>
+void by_width(int width, const Run& run) {
+  if (width == 1)
+    run.template operator()<1>();
+  else if (width == 2 || kTileVecs == 2)
+    run.template operator()<2>();
+  else
+    run.template operator()<kTileVecs>();
+}
+
+// Cuts the group's keys where a register begins or ends to see them, or at the whole step of keys before or after.
+template <class T>
+int segments_of(const Walk<T>& walk, const Group& group, int step, Segment (&segments)[2 * kTileVecs]) {
+  const auto down = [step](int key) { return key / step * step; };
+  const auto up = [step](int key) { return (key + step - 1) / step * step; };
+  int count = 0;
+  for (int begin = down(group.begin); begin < group.end;) {
+    Segment run{begin, up(group.end), group.count, 0};
+    for (int i = 0; i < group.count; ++i) {
+      const int from = down(walk.block_begin(group.first + i, group.start));
+      const int to = up(walk.block_end(group.first + i, group.start));
+      if (from > begin) run.end = std::min(run.end, from);
+      if (to > begin) run.end = std::min(run.end, to);
+      if (from > begin || to <= begin) continue;
+      run.low = std::min(run.low, i);
+      run.high = i + 1;
+    }
+    if (run.low < run.high) segments[count++] = run;
+    begin = run.end;
+  }
+  return count;
 }

@@ -69,11 +69,21 @@ void Linear<T>::forward(MatrixView<const T> x, MatrixView<T> y, Activation activ
   check_between(kName, "threads", options.threads, 1, 1 << 16);
   const KernelTable& table = choose_kernels(options.target);
   const PackedLinear<T>& w = state_->weights;
-  const Product<T> product{x, {}, y, w.panels.data(), w.bias.data_or_null(), activation};
-  run_products<T>({&product, 1}, options.threads, options.parallel_for, table, nullptr);
+  if constexpr (sizeof(T) == 2) {
+    const std::int64_t workers = std::min<std::int64_t>(options.threads, narrow_product_tasks(y.extent(0), out()));
+    const std::size_t bytes = narrow_product_scratch() * static_cast<std::size_t>(workers);
+    Scratch scratch(bytes, {}, kName);
+    run_narrow_product<T>({x, y, w.panels.data(), w.bias.data_or_null(), activation}, options.threads,
+                          options.parallel_for, table, scratch.take<std::byte>(bytes));
+  } else {
+    const Product<T> product{x, {}, y, w.panels.data(), w.bias.data_or_null(), activation};
+    run_products<T>({&product, 1}, options.threads, options.parallel_for, table, nullptr);
+  }
 }
 
 template class Linear<float>;
 template class Linear<double>;
+template class Linear<BFloat16>;
+template class Linear<Float16>;
 
 }  // namespace multihead

@@ -23,6 +23,7 @@ namespace {
 struct Extents {
   std::int64_t n, model_dim, qk_width, v_width, out_dim;
   std::int64_t heads;
+  std::optional<Target> target;
 
   AttentionShape attention(Type type) const { return {type, 1, heads, heads, n, n, qk_width / heads, v_width / heads}; }
 };
@@ -46,12 +47,19 @@ struct Buffers {
 
   static std::size_t worker_bytes(const Extents& e) {
     const TaskNeeds needs{.head_dim = e.qk_width / e.heads, .value_dim = e.v_width / e.heads, .type = kTypeOf<T>};
-    return std::max(round_to_line(attention_scratch_elements(needs) * sizeof(T)), product_scratch<T>());
+    std::size_t bytes = round_to_line(attention_scratch_elements(needs) * sizeof(T));
+    if (choose_kernels(e.target).tiles) {  // a task needs more, and keeps blocks for the next
+      const AttentionShape shape = e.attention(kTypeOf<T>);
+      const AttentionOptions options{.target = e.target};
+      bytes = Schedule<T>(shape, options).task_bytes(false);
+    }
+    return std::max(bytes, product_scratch<T>());
   }
   // Of a pass over all rows; each head by itself is the most it may take.
   static std::size_t pass_bytes(const Extents& e, int threads, bool weights) {
     AttentionOptions options;
     options.threads = threads;
+    options.target = e.target;
     return weights ? WeightsPass<T>(e.attention(kTypeOf<T>), options, {}).bytes() : 0;
   }
   // As many as the widest step has tasks for.
@@ -131,7 +139,7 @@ Extents check_projections(const char* function, const Projections<T>& in, std::i
   check_weight(function, operand("Wk", Wk), X.extent(1), "X has model_dim");
   check_weight(function, operand("Wv", Wv), X.extent(1), "X has model_dim");
   check_equal(function, "Wk", "has output width", Wk.extent(1), "Wq has", Wq.extent(1));
-  const Extents extents{X.extent(0), X.extent(1), Wq.extent(1), Wv.extent(1), 0, heads};
+  const Extents extents{X.extent(0), X.extent(1), Wq.extent(1), Wv.extent(1), 0, heads, options.target};
   check_extents(function, extents, options.threads);
   return extents;
 }
@@ -318,7 +326,7 @@ std::size_t multi_head_attention_scratch_bytes(std::size_t element_size, std::in
   if (element_size != sizeof(float) && element_size != sizeof(double))
     fail(ErrorCode::bad_option,
          std::string(kName) + ": element_size is " + std::to_string(element_size) + "; it must be 4 or 8");
-  const Extents e{n, model_dim, qk_width, v_width, out_dim, num_heads};
+  const Extents e{n, model_dim, qk_width, v_width, out_dim, num_heads, options.target};
   check_between(kName, "model_dim", model_dim, 0, std::int64_t{1} << 44);
   check_between(kName, "out_dim", out_dim, 0, std::int64_t{1} << 44);
   check_extents(kName, e, options.threads);

@@ -16,12 +16,12 @@ namespace multihead {
 
 constexpr std::int64_t kMostPacked = std::int64_t{1} << 44;  // elements
 
-// y = x W + bias.
-template <class S>
+// y = x W + bias. P: the type the weights are packed in.
+template <class P>
 struct PackedLinear {
   std::int64_t in = 0, out = 0;
-  Buffer<S> panels;  // as Product::packed
-  Buffer<S> bias;    // (out) or empty
+  Buffer<P> panels;     // as Product::packed
+  Buffer<Sum<P>> bias;  // (out) or empty
 };
 
 // The weight in [in, out] terms.
@@ -70,9 +70,9 @@ void widen_into(const char* function, std::span<const T> values, const Column& c
 // Blocks of kRowBlock columns, each a line of kRowBlock an input channel, zeros after the last column. Column c of the
 // result is column(c) of the weight. A block is written line by line, so that its columns, where they are the
 // contiguous axis or not, are read as kRowBlock streams side by side. Memory of the right size is used again.
-template <class T, class Column>
+template <class T, class P, class Column>
 void pack_columns(const char* function, MatrixView<const T> weight, std::int64_t out, const Column& column,
-                  PackedLinear<Sum<T>>& packed) {
+                  PackedLinear<P>& packed) {
   const std::int64_t in = weight.extent(0), step = weight.stride(0);
   packed.in = in, packed.out = out;
   packed.panels.reserve(packed_elements(in, out), function);
@@ -81,11 +81,10 @@ void pack_columns(const char* function, MatrixView<const T> weight, std::int64_t
     std::array<const T*, kRowBlock> from;
     for (std::int64_t c = 0; c < columns; ++c)
       from[static_cast<std::size_t>(c)] = weight.data() + column(first + c) * weight.stride(1);
-    Sum<T>* line = packed.panels.data() + first * in;
+    P* line = packed.panels.data() + first * in;
     for (std::int64_t i = 0; i < in; ++i, line += kRowBlock) {
-      for (std::int64_t c = 0; c < columns; ++c)
-        line[c] = static_cast<Sum<T>>(from[static_cast<std::size_t>(c)][i * step]);
-      std::fill(line + columns, line + kRowBlock, Sum<T>(0));
+      for (std::int64_t c = 0; c < columns; ++c) line[c] = static_cast<P>(from[static_cast<std::size_t>(c)][i * step]);
+      std::fill(line + columns, line + kRowBlock, P(0));
     }
   }
 }

@@ -22,7 +22,8 @@ inline double plain_log(double x) noexcept {
 // cos(2 pi turns) of turns in [0, 1], within 2^-50: the nearest quarter is taken off exactly, and what is left, at most
 // pi / 4, goes through the series of cosine or sine.
 inline double plain_cosine(double turns) noexcept {
-  const int quarter = static_cast<int>(turns * 4 + 0.5);
+  const double past_middle = turns * 4 + 0.5;
+  const int quarter = static_cast<int>(past_middle);
   const double angle = (turns - quarter * 0.25) * 0x1.921fb54442d18p+2, square = angle * angle;
   double sum = 1;
   const bool sine = quarter % 2 != 0;

@@ -83,8 +83,9 @@ std::string plot_svg(const std::string& title, const std::string& x, const std::
     const std::string style = std::string(" class=\"line\" stroke=\"") + kColors[i % kColors.size()] +
                               "\" stroke-dasharray=\"" + kDashes[i / kColors.size() % kDashes.size()] + "\"/>\n";
     const double at = kTop + 8 + 20 * static_cast<double>(i);
-    svg += "<path d=\"" + path_of(frame, curves[i]) + "\"" + style + "<path d=\"M" + number(kWidth - kRight + 12) +
-           " " + number(at) + "h20\"" + style + text_at(kWidth - kRight + 38, at + 4, "", curves[i].name);
+    svg.append("<path d=\"").append(path_of(frame, curves[i])).append("\"").append(style);
+    svg.append("<path d=\"M").append(number(kWidth - kRight + 12)).append(" ").append(number(at)).append("h20\"");
+    svg.append(style).append(text_at(kWidth - kRight + 38, at + 4, "", curves[i].name));
   }
   return svg + "</svg>\n";
 }

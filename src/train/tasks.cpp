@@ -30,16 +30,21 @@ std::uint64_t dropout_seed(std::uint64_t seed, std::int64_t batch) noexcept {
   return std::uint64_t{words[1]} << 32 | words[0];
 }
 
+// found: what the checkpoint has in the place of value, or null.
+[[noreturn]] void refuse_other(const std::filesystem::path& checkpoint, const std::string& key,
+                               const std::string& value, const std::string* found) {
+  throw Error(ErrorCode::bad_option, "run_task: " + checkpoint.string() + " has " +
+                                         (found ? key + " " + *found : "no " + key) + "; this training has " + key +
+                                         " " + value);
+}
+
 // Reads the checkpoint's metadata before anything of it goes into the model.
 void resume(const std::filesystem::path& checkpoint, const Metadata& wanted, Transformer<float>& model,
             AdamW<float>& optimizer) {
   const Metadata metadata = Safetensors(checkpoint).metadata();
   for (const auto& [key, value] : wanted) {
     const std::string* const found = value_of(metadata, key);
-    if (!found || *found != value)
-      throw Error(ErrorCode::bad_option, "run_task: " + checkpoint.string() + " has " +
-                                             (found ? key + " " + *found : "no " + key) + "; this training has " + key +
-                                             " " + value);
+    if (!found || *found != value) refuse_other(checkpoint, key, value, found);
   }
   load_checkpoint(checkpoint, model.parameters(), &optimizer);
 }

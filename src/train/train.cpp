@@ -88,7 +88,7 @@ class Training {
     for (Matrix<float>& sum : sums_) std::fill_n(sum.data(), sum.values().size(), 0.0f);
     for (std::int64_t number = 0; number < options_.accumulate; ++number) {
       parameters_.zero_gradients();
-      const Metrics part = batch(step, number);
+      Metrics part = batch(step, number);
       if (!std::isfinite(part.loss)) stop(step, "the loss");
       if (part.tokens < 1) refuse("step " + std::to_string(step + 1) + ": a batch has no targets");
       if (options_.accumulate == 1) return part;

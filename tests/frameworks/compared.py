@@ -91,7 +91,8 @@ def wheel():
         outcome = subprocess.run(
             [str(python), "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-cache-dir", "-w", str(made),
              *(f"--config-settings={key}={value}" for key, value in settings.items()), str(SOURCE)],
-            capture_output=True, text=True, check=False)
+            capture_output=True, text=True, check=False,
+            env={"CXX": shutil.which("c++") or "", **os.environ})  # the release build's, by the name that ccache knows
         if outcome.returncode != 0:
             raise AssertionError(outcome.stdout[-4000:] + outcome.stderr[-4000:])
         made.rename(folder)

@@ -319,7 +319,8 @@ void judge_float16(const Request& r, Judge& judge) {
                 c.output("qk_matmul_output").shape, "in float32");
 }
 
-constexpr std::array kTargets{Target::baseline, Target::avx2, Target::avx512, Target::neon};
+constexpr std::array kTargets{Target::baseline,   Target::avx2, Target::avx512,
+                              Target::avx512bf16, Target::amx,  Target::neon};
 
 std::array<std::uint64_t, kTargets.size()> tasks() {
   std::array<std::uint64_t, kTargets.size()> counts{};

@@ -129,7 +129,7 @@ def attention(q: Array, k: Array, v: Array, *, layout: Layout = "bhsd", causal: 
 
       threads        at most so many; None: get_num_threads(), and one where the work is too small to share. No bit of a
                      result depends on it.
-      target         "baseline", "avx2", "avx512" or "neon": run this one or raise
+      target         "baseline", "avx2", "avx512", "avx512bf16", "amx" or "neon": run this one or raise
       out            the caller's array, in the layout of q; it is what is returned; it may overlap no input
 
     Raises TypeError (element types, arguments of another kind), ValueError (shapes, strides, options that contradict each

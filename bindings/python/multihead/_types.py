@@ -17,7 +17,7 @@ Numbers: TypeAlias = "Union[Sequence[float], Array]"
 
 Layout = Literal["bhsd", "bshd"]
 Causal = Union[bool, Literal["top_left", "bottom_right"]]
-Target = Literal["baseline", "avx2", "avx512", "neon"]
+Target = Literal["baseline", "avx2", "avx512", "avx512bf16", "amx", "neon"]
 Point = Literal["normalised", "scaled", "capped", "biased"]
 Gradient = Literal["q", "k", "v", "bias", "alibi_slopes", "relative_bias", "sinks", "scale"]
 DType = Literal["float32", "float64", "bfloat16", "float16"]

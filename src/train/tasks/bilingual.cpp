@@ -10,7 +10,7 @@
 namespace multihead::bilingual {
 namespace {
 
-enum class Negation { none, not_, never };
+enum class Negation { none, simple, never };  // "not" is a word of C++
 
 struct EnglishWord {
   std::string_view text;
@@ -51,7 +51,7 @@ Form form_of(Determiner determiner, Gender gender, Number number) {
       return she ? Form{"une", {}} : Form{"un", {}};
     case Determiner::some:
       return {"des", {}};
-    case Determiner::this_:
+    case Determiner::nearby:
       return many ? Form{"ces", {}} : she ? Form{"cette", {}} : Form{"ce", "cet"};
     case Determiner::my:
       return possessive("mon", "ma", "mes");
@@ -70,7 +70,7 @@ Form form_of(Determiner determiner, Gender gender, Number number) {
 std::string_view english_of(Determiner determiner, Number number, std::string_view next) {
   constexpr std::string_view kWords[kDeterminers] = {"the", "a",   "some", "this", "my",
                                                      "his", "her", "our",  "two",  "three"};
-  if (determiner == Determiner::this_ && number == plural) return "these";
+  if (determiner == Determiner::nearby && number == plural) return "these";
   if (determiner == Determiner::a && std::string_view("aeiou").find(next.front()) != std::string_view::npos)
     return "an";
   return kWords[static_cast<std::size_t>(determiner)];
@@ -146,11 +146,11 @@ void Draft::fixed(const Fixed& words) {
 }
 
 Determiner Draft::draw_determiner(Number number, bool after_preposition) {
-  constexpr Determiner kOne[] = {Determiner::the, Determiner::the, Determiner::a,   Determiner::a,    Determiner::my,
-                                 Determiner::his, Determiner::her, Determiner::our, Determiner::this_};
-  constexpr Determiner kMany[] = {Determiner::the,   Determiner::the, Determiner::two, Determiner::three,
-                                  Determiner::my,    Determiner::his, Determiner::her, Determiner::our,
-                                  Determiner::this_, Determiner::some};
+  constexpr Determiner kOne[] = {Determiner::the, Determiner::the, Determiner::a,   Determiner::a,     Determiner::my,
+                                 Determiner::his, Determiner::her, Determiner::our, Determiner::nearby};
+  constexpr Determiner kMany[] = {Determiner::the,    Determiner::the, Determiner::two, Determiner::three,
+                                  Determiner::my,     Determiner::his, Determiner::her, Determiner::our,
+                                  Determiner::nearby, Determiner::some};
   // "near some houses" has no determiner in French.
   if (number == singular) return one_of(std::span<const Determiner>(kOne));
   return one_of(std::span<const Determiner>(kMany).first(after_preposition ? 9 : 10));
@@ -203,7 +203,7 @@ Predicate Draft::draw_predicate() {
           : tense == 2 ? past
                        : future,
           negation < 14   ? Negation::none
-          : negation < 18 ? Negation::not_
+          : negation < 18 ? Negation::simple
                           : Negation::never};
 }
 
@@ -213,10 +213,10 @@ std::uint64_t Draft::english_verb(const Verb& verb, const Subject& subject, cons
   std::uint64_t bits = 0;
   if (predicate.tense == future)
     bits = say("will");
-  else if (predicate.negation == Negation::not_)
+  else if (predicate.negation == Negation::simple)
     bits = say(predicate.tense == past ? "did" : subject.number == plural ? "do" : "does");
   const bool helped = bits != 0;
-  if (predicate.negation != Negation::none) no = say(predicate.negation == Negation::not_ ? "not" : "never");
+  if (predicate.negation != Negation::none) no = say(predicate.negation == Negation::simple ? "not" : "never");
   return bits | say(helped || (predicate.tense == present && subject.number == plural) ? verb.base
                     : predicate.tense == past                                          ? verb.past
                                                                                        : verb.third);
@@ -232,7 +232,7 @@ void Draft::verb(std::int64_t which, const Subject& subject, const Predicate& pr
     write(subject.number == plural ? "ont" : "a", gold, verb_agreement);
   else
     write((predicate.tense == future ? verb.future : verb.present)[subject.number], gold, verb_agreement);
-  if (no) write(predicate.negation == Negation::not_ ? "pas" : "jamais", no, negation);
+  if (no) write(predicate.negation == Negation::simple ? "pas" : "jamais", no, negation);
   if (predicate.tense == past) write(verb.participle, gold);
 }
 
@@ -243,11 +243,11 @@ void Draft::copula(const Subject& subject, const Predicate& predicate) {
   const Adjective& adjective = bilingual::adjective(which);
   held_out_ = held_out_ || (subject.noun >= 0 && held_out_adjective(which, subject.noun));
   std::uint64_t gold = say(kEnglish[predicate.tense][subject.number]), no = 0;
-  if (predicate.negation != Negation::none) no = say(predicate.negation == Negation::not_ ? "not" : "never");
+  if (predicate.negation != Negation::none) no = say(predicate.negation == Negation::simple ? "not" : "never");
   if (predicate.tense == future) gold |= say("be");
   if (no) write("ne", no, negation, "n'");
   write(kFrench[predicate.tense][subject.number], gold, verb_agreement);
-  if (no) write(predicate.negation == Negation::not_ ? "pas" : "jamais", no, negation);
+  if (no) write(predicate.negation == Negation::simple ? "pas" : "jamais", no, negation);
   write(adjective.french[subject.gender][subject.number], say(adjective.english), agreement);
 }
 

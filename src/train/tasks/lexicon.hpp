@@ -36,7 +36,7 @@ struct Fixed {
   std::string_view english, french;
 };
 
-enum class Determiner { the, a, some, this_, my, his, her, our, two, three };
+enum class Determiner { the, a, some, nearby, my, his, her, our, two, three };
 constexpr std::int64_t kDeterminers = 10;
 
 std::span<const Noun> beings() noexcept;                          // nouns that can be subjects

@@ -155,6 +155,7 @@ Ablation Noise::ablate(Transformer<float>& model, const TransformerOptions& opti
       model.config(), std::move(skills),
       [&](const TransformerOptions& gated) {
         std::vector<double> accuracy;
+        accuracy.reserve(lists.size());
         for (const auto& list : lists) accuracy.push_back(accuracy_on(model, list, gated));
         return accuracy;
       },

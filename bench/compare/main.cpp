@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+// multihead_compare_bench THREADS: our side of compare.py. Lines on standard input:
+//
+//   prepare FOLDER NAME KIND TYPE BATCH HEADS LENGTH HEAD_DIM CAUSAL WINDOW ROWS INNER COLUMNS
+//              reads the operands from FOLDER, computes once, writes the results to FOLDER/NAME.npy; says "ready" or
+//              "cannot" and why
+//   run N      computes N times into the same outputs; says the seconds of one, of the processor with one thread
+//
+// Operands are float32 or float64 as NumPy writes them, and converted here, before anything is timed.
+#include <chrono>
+#include <cstdint>
+#include <ctime>
+#include <filesystem>
+#include <functional>
+#include <iostream>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "multihead/attention_backward.hpp"
+#include "multihead/io.hpp"
+#include "multihead/multihead.hpp"
+
+namespace {
+
+using namespace multihead;
+
+// As problems.py has it.
+struct Problem {
+  std::filesystem::path folder;
+  std::string name, kind, type;
+  std::int64_t batch, heads, length, head_dim, causal, window, rows, inner, columns;
+};
+
+using Call = std::function<void()>;
+
+template <class T>
+std::vector<T> operand(const Problem& problem, const char* name) {
+  const Array array = read_npy(problem.folder / (std::string(name) + ".npy"));
+  std::vector<T> values;
+  if constexpr (sizeof(T) == 8) {
+    const std::span<const double> given = array.values<double>();
+    values.assign(given.begin(), given.end());
+  } else {
+    for (float x : array.values<float>()) values.push_back(T(x));
+  }
+  return values;
+}
+
+// The results one after the other.
+template <class T>
+void write(const Problem& problem, const std::vector<std::vector<T>*>& results) {
+  std::vector<Sum<T>> all;
+  for (const std::vector<T>* result : results)
+    for (T x : *result) all.push_back(static_cast<Sum<T>>(x));
+  const std::int64_t shape[1] = {static_cast<std::int64_t>(all.size())};
+  write_npy(problem.folder / (problem.name + ".npy"), std::span<const Sum<T>>(all), shape);
+}
+
+// Everything that a call of attention, or of its backward pass, reads and writes.
+template <class T>
+struct Attention {
+  std::array<std::int64_t, 4> extents;
+  std::vector<T> q, k, v, out, d_out, d_q, d_k, d_v;
+  std::vector<Sum<T>> lse;
+  std::vector<std::int64_t> lengths;
+  AttentionOptions options;
+
+  Attention(const Problem& p, int threads)
+      : extents{p.batch, p.heads, p.length, p.head_dim},
+        q(operand<T>(p, "q")),
+        k(operand<T>(p, "k")),
+        v(operand<T>(p, "v")),
+        out(q.size()) {
+    options.threads = threads, options.causal = p.causal != 0;
+    if (p.window > 0) options.window.left = p.window - 1;
+    const std::filesystem::path file = p.folder / "lengths.npy";
+    if (!std::filesystem::exists(file)) return;
+    const Array array = read_npy(file);
+    lengths.assign(array.values<std::int64_t>().begin(), array.values<std::int64_t>().end());
+    options.lengths = lengths;
+  }
+  View4<const T> in(const std::vector<T>& values) const { return {values.data(), extents}; }
+  View4<T> view(std::vector<T>& values) const { return {values.data(), extents}; }
+};
+
+template <class T>
+Call forward(const Problem& problem, int threads) {
+  const auto given = std::make_shared<Attention<T>>(problem, threads);
+  const Call call = [given] {
+    Attention<T>& x = *given;
+    attention(x.in(x.q), x.in(x.k), x.in(x.v), x.view(x.out), x.options);
+  };
+  call();
+  write<T>(problem, {&given->out});
+  return call;
+}
+
+template <class T>
+Call backward(const Problem& problem, int threads) {
+  const auto given = std::make_shared<Attention<T>>(problem, threads);
+  Attention<T>& x = *given;
+  x.d_out = operand<T>(problem, "d_out");
+  x.d_q.resize(x.q.size()), x.d_k.resize(x.q.size()), x.d_v.resize(x.q.size());
+  x.lse.resize(static_cast<std::size_t>(problem.batch * problem.heads * problem.length));
+  const View3<Sum<T>> lse(x.lse.data(), {problem.batch, problem.heads, problem.length});
+  attention(x.in(x.q), x.in(x.k), x.in(x.v), x.view(x.out), lse, x.options);
+  const Call call = [given, lse] {
+    Attention<T>& y = *given;
+    const AttentionForward<T> before{y.in(y.q), y.in(y.k), y.in(y.v), y.in(y.out), lse, y.in(y.d_out), {}};
+    const AttentionGradients<T> gradients{.q = y.view(y.d_q), .k = y.view(y.d_k), .v = y.view(y.d_v)};
+    attention_backward(before, gradients, y.options);
+  };
+  call();
+  write<T>(problem, {&x.d_q, &x.d_k, &x.d_v});
+  return call;
+}
+
+// y = GELU(x W + bias), W packed before.
+template <class T>
+struct Product {
+  std::vector<T> x, bias, y;
+  Linear<T> linear;
+  LayerOptions options;
+
+  explicit Product(const Problem& p)
+      : x(operand<T>(p, "x")),
+        bias(operand<T>(p, "bias")),
+        y(static_cast<std::size_t>(p.rows * p.columns)),
+        linear(MatrixView<const T>(operand<T>(p, "weight"), {p.inner, p.columns}), WeightOrder::in_out, bias) {}
+};
+
+template <class T>
+Call product(const Problem& problem, int threads) {
+  const auto given = std::make_shared<Product<T>>(problem);
+  given->options.threads = threads;
+  const Call call = [given, problem] {
+    given->linear.forward(MatrixView<const T>(given->x, {problem.rows, problem.inner}),
+                          MatrixView<T>(given->y, {problem.rows, problem.columns}), Activation::gelu, given->options);
+  };
+  call();
+  write<T>(problem, {&given->y});
+  return call;
+}
+
+template <class T>
+Call prepare_typed(const Problem& problem, int threads) {
+  if (problem.kind == "forward") return forward<T>(problem, threads);
+  if (problem.kind == "backward") return backward<T>(problem, threads);
+  if (problem.kind == "product") return product<T>(problem, threads);
+  throw Error(ErrorCode::unsupported, "no " + problem.kind + " in " + problem.type);
+}
+
+Call prepare(const Problem& problem, int threads) {
+  if (problem.type == "float32") return prepare_typed<float>(problem, threads);
+  if (problem.type == "float64") return prepare_typed<double>(problem, threads);
+  if (problem.type == "bfloat16") return prepare_typed<BFloat16>(problem, threads);
+  return prepare_typed<Float16>(problem, threads);
+}
+
+double seconds_of(const Call& call, int repeats, int threads) {
+  const std::clock_t processor = std::clock();
+  const auto start = std::chrono::steady_clock::now();
+  for (int i = 0; i < repeats; ++i) call();
+  const double wall = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return (threads == 1 ? static_cast<double>(std::clock() - processor) / CLOCKS_PER_SEC : wall) / repeats;
+}
+
+std::string answer(const std::string& line, int threads, Call& call) {
+  std::istringstream words(line);
+  std::string verb;
+  words >> verb;
+  if (verb == "run") {
+    int repeats = 0;
+    words >> repeats;
+    std::ostringstream seconds;
+    seconds << seconds_of(call, repeats, threads);
+    return seconds.str();
+  }
+  Problem p;
+  words >> p.folder >> p.name >> p.kind >> p.type >> p.batch >> p.heads >> p.length >> p.head_dim >> p.causal >>
+      p.window >> p.rows >> p.inner >> p.columns;
+  try {
+    call = prepare(p, threads);
+  } catch (const Error& error) {
+    return std::string("cannot ") + error.what();
+  }
+  return "ready";
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 2) {
+    std::cerr << "usage: multihead_compare_bench THREADS\n";
+    return 2;
+  }
+  const int threads = std::stoi(argv[1]);
+  Call call;
+  for (std::string line; std::getline(std::cin, line);) std::cout << answer(line, threads, call) << std::endl;
+  return 0;
+}
