@@ -10,6 +10,7 @@
 #include "io/checkpoint_index.hpp"
 #include "multihead/safetensors.hpp"
 #include "safetensors_file.hpp"
+#include "test_dir.hpp"
 
 namespace multihead {
 namespace {
@@ -189,7 +190,7 @@ TEST_P(CheckpointIndexRefuses, WithFileAndRule) {
 
 TEST(CheckpointIndex, SeedsOfTheFuzzerAreRead) {
   int read = 0, refused = 0;
-  for (const auto& seed : fs::directory_iterator(fs::path(MULTIHEAD_TEST_DIR) / "corpus_checkpoint_index")) {
+  for (const auto& seed : fs::directory_iterator(test_dir() / "corpus_checkpoint_index")) {
     std::ifstream in(seed.path(), std::ios::binary);
     const std::string text{std::istreambuf_iterator<char>(in), {}};
     try {

@@ -18,6 +18,7 @@
 #include "full_disk.hpp"
 #include "multihead/error.hpp"
 #include "multihead/io.hpp"
+#include "test_dir.hpp"
 
 namespace multihead {
 namespace {
@@ -168,8 +169,7 @@ TEST_F(Npy, AcceptsEveryFormOfAGoodHeader) {
   for (const int version : {1, 2, 3})
     for (const std::size_t pad_to : {1U, 16U, 64U, version == 1 ? 10010U : 10012U})
       files.push_back(npy(kGood, 24, version, pad_to));
-  for (const auto& seed : fs::directory_iterator(fs::path(MULTIHEAD_TEST_DIR) / "corpus_npy"))
-    files.push_back(get(seed.path()));
+  for (const auto& seed : fs::directory_iterator(test_dir() / "corpus_npy")) files.push_back(get(seed.path()));
   EXPECT_EQ(files.size(), 22u + 7u) << "the fuzzer has seven seeds";
   for (const std::string& content : files) {
     const Array array = parse_npy(as_bytes(content), "good");

@@ -13,6 +13,7 @@
 #include "multihead/safetensors.hpp"
 #include "problem.hpp"
 #include "safetensors_file.hpp"
+#include "test_dir.hpp"
 
 namespace multihead {
 namespace {
@@ -72,7 +73,7 @@ TEST_F(SafetensorsReader, AcceptsEveryFormOfAGoodFile) {
         one(entry("a", "F32", "[0]", "[8,8]") + "," + entry("b", "F32", "[2]", "[0,8]"))})
     EXPECT_NO_THROW(parsed(content)) << content;
   int seeds = 0;
-  for (const auto& seed : fs::directory_iterator(fs::path(MULTIHEAD_TEST_DIR) / "corpus_safetensors")) {
+  for (const auto& seed : fs::directory_iterator(test_dir() / "corpus_safetensors")) {
     EXPECT_NO_THROW(Safetensors{seed.path()}) << seed.path();
     ++seeds;
   }
@@ -80,7 +81,7 @@ TEST_F(SafetensorsReader, AcceptsEveryFormOfAGoodFile) {
 }
 
 TEST_F(SafetensorsReader, ReadsWhatThePythonPackageWrote) {
-  const fs::path seeds = fs::path(MULTIHEAD_TEST_DIR) / "corpus_safetensors";
+  const fs::path seeds = test_dir() / "corpus_safetensors";
   const Safetensors file(seeds / "every_dtype.safetensors");
   EXPECT_EQ(file.metadata(), (Metadata{{"format", "pt"}}));
   std::string dtypes;

@@ -15,6 +15,7 @@
 #include "multihead/safetensors.hpp"
 #include "problem.hpp"
 #include "safetensors_file.hpp"
+#include "test_dir.hpp"
 
 namespace {
 
@@ -67,7 +68,7 @@ TEST_F(SafetensorsWriter, WritesTheBytesOfThePythonPackage) {
   EXPECT_EQ(get(path), "\x08\0\0\0\0\0\0\0{}      "s);
   int seeds = 0;
   for (const char* name : {"empty", "every_dtype", "names"}) {
-    const fs::path seed = fs::path(MULTIHEAD_TEST_DIR) / "corpus_safetensors" / (name + ".safetensors"s);
+    const fs::path seed = test_dir() / "corpus_safetensors" / (name + ".safetensors"s);
     const Safetensors file(seed);
     write_safetensors(path, file.tensors(), file.metadata());
     EXPECT_EQ(get(path), get(seed)) << seed;

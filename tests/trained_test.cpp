@@ -13,13 +13,12 @@
 #include <string>
 
 #include "multihead/tasks.hpp"
+#include "test_dir.hpp"
 
 namespace multihead::testing {
 namespace {
 
-std::filesystem::path shipped(const std::string& task) {
-  return std::filesystem::path(MULTIHEAD_TEST_DIR).parent_path() / "trained" / task;
-}
+std::filesystem::path shipped(const std::string& task) { return test_dir().parent_path() / "trained" / task; }
 
 nlohmann::json stated(const std::string& task) {
   std::ifstream file(shipped(task) / "results.json");

@@ -10,6 +10,7 @@
 #include <set>
 
 #include "multihead/tasks.hpp"
+#include "test_dir.hpp"
 #include "train/tasks/homonyms.hpp"
 #include "train/tasks/translation_model.hpp"
 
@@ -19,7 +20,7 @@ namespace {
 using bilingual::Sentence;
 using bilingual::Wanted;
 
-const std::filesystem::path kTrained = std::filesystem::path(MULTIHEAD_TEST_DIR).parent_path() / "trained";
+const std::filesystem::path kTrained = test_dir().parent_path() / "trained";
 
 double stated(const Task& task, const std::string& metric) {
   for (const Threshold& threshold : task.thresholds(task.heads()))

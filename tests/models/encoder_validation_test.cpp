@@ -19,6 +19,7 @@ struct EncoderArena {
   View3<float> norms{floats.data() + 8000, {2, 3, 7}};
   std::vector<WeightsRequest<float>> weights = std::vector<WeightsRequest<float>>(2);
   std::vector<std::int64_t> places{0, 2};
+  std::vector<std::int64_t> amid = std::vector<std::int64_t>(64, 1);  // room for an output on both sides of a list
   std::vector<double> gate = std::vector<double>(8, 1);
   MatrixView<const double> gates{gate.data(), {2, 3}, {4, 1}};
   LayerOptions options;
@@ -175,8 +176,10 @@ std::vector<Case<A>> norms_cases() {
        {"weights.per_head overlaps norms"}},
       {"norms_on_heads",
        [](A& a) {
-         a.weights[1].heads = a.places, a.weights[1].per_head = {a.floats.data() + 3000, {1, 2, 7, 7}};
-         a.norms = {reinterpret_cast<float*>(a.places.data()) - 40, {2, 3, 7}};
+         a.amid[32] = 2;
+         a.weights[1].heads = std::span(a.amid).subspan(31, 2);
+         a.weights[1].per_head = {a.floats.data() + 3000, {1, 2, 7, 7}};
+         a.norms = {reinterpret_cast<float*>(a.amid.data()) + 22, {2, 3, 7}};
        },
        kShape,
        {"norms overlaps weights.heads"}},

@@ -8,6 +8,7 @@
 #include "models/tiny_model.hpp"
 #include "multihead/encoder.hpp"
 #include "problem.hpp"
+#include "test_dir.hpp"
 
 namespace multihead::testing {
 namespace {
@@ -49,7 +50,7 @@ class MiniLM : public ::testing::Test {
     return {elements.values().begin(), elements.values().end()};
   }
 
-  const Safetensors values{std::filesystem::path(MULTIHEAD_TEST_DIR) / "minilm" / "values.safetensors"};
+  const Safetensors values{test_dir() / "minilm" / "values.safetensors"};
   std::optional<std::filesystem::path> folder;
   std::vector<std::string> sentences;
 };

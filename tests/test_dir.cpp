@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "test_dir.hpp"
+
+namespace multihead {
+
+std::filesystem::path test_dir() { return MULTIHEAD_TEST_DIR; }
+
+}  // namespace multihead
