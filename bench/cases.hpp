@@ -14,6 +14,7 @@ void register_backward();
 void register_layer();
 void register_options();
 void register_columns();
+void register_decode();
 void register_statistics();
 
 // GFLOPS, and share, of a ceiling that was measured just before on the same core.

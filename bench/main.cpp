@@ -25,6 +25,7 @@ int main(int argc, char** argv) {
   bench::register_layer();
   bench::register_options();
   bench::register_columns();
+  bench::register_decode();
   bench::register_statistics();
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();

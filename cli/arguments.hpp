@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "multihead/generate.hpp"
 #include "multihead/multihead.hpp"
 
 namespace multihead::cli {
@@ -125,6 +126,13 @@ struct TranslateArguments {
   Color color = Color::automatic;
 };
 
+struct GenerateArguments {
+  std::string folder;
+  std::vector<std::string> prompts;  // one at least
+  GenerateOptions options;
+  KvStorage storage = KvStorage::float32;
+};
+
 // Each prints to standard output and returns the exit status, 0 or 1. Throws Error.
 int sample(const SampleArguments& arguments, const Common& common);
 int heads(const HeadsArguments& arguments, const Common& common);
@@ -139,6 +147,7 @@ int explain(const ExplainArguments& arguments, const Common& common);
 int check(const CheckArguments& arguments, const Common& common);
 int train(const TrainArguments& arguments, const Common& common);
 int learned(const LearnedArguments& arguments, const Common& common);
+int generate(const GenerateArguments& arguments, const Common& common);
 int translate(const TranslateArguments& arguments, const Common& common);
 
 }  // namespace multihead::cli

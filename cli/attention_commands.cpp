@@ -37,12 +37,19 @@ void add_options(CLI::App* app, ExplainArguments& arguments) {
   const auto window = [&arguments](const std::vector<std::string>& texts) {
     const std::vector<std::int64_t> bounds = whole_numbers("--window", texts);
     if (bounds.size() != 2) refuse("--window", texts.front(), "two numbers");
-    arguments.window = {bounds[0], bounds[1]};
+    arguments.window.left = bounds[0], arguments.window.right = bounds[1];
   };
   app->add_option_function<std::vector<std::string>>("--window", window,
                                                      "Keys before and after the query that it sees; negative: all")
       ->expected(1, 2)
       ->type_name("LEFT RIGHT");
+  const auto first = [&arguments](const std::string& text) {
+    const std::optional<std::int64_t> keys = whole_number(text);
+    if (!keys) refuse("--window-first", text, "a whole number");
+    arguments.window.first = *keys;
+  };
+  app->add_option_function<std::string>("--window-first", first, "Leading keys of each sequence that LEFT never hides")
+      ->type_name("N");
   const auto prefix = [&arguments](const std::string& text) {
     arguments.prefix = whole_number(text);
     if (!arguments.prefix) refuse("--prefix", text, "a whole number");

@@ -47,8 +47,8 @@ int run(int argc, char** argv) {
       "  multihead check --problems 20 --threads 2\n");
   const std::vector<Subcommand> subcommands{add_sample(app),  add_heads(app),   add_relations(app), add_ablate(app),
                                             add_compare(app), add_encode(app),  add_tokens(app),    add_attend(app),
-                                            add_train(app),   add_learned(app), add_translate(app), add_info(app),
-                                            add_explain(app), add_check(app)};
+                                            add_train(app),   add_learned(app), add_translate(app), add_generate(app),
+                                            add_info(app),    add_explain(app), add_check(app)};
   try {
     std::vector<std::string> words;  // from the last to the first
     for (int i = argc - 1; i > 0; --i) words.push_back(guarded(argv[i]));
@@ -64,7 +64,7 @@ int run(int argc, char** argv) {
     if (subcommand.app->parsed()) return subcommand.run(common);
   return refused(
       "a subcommand is missing: sample, heads, relations, ablate, compare, encode, tokens, attend, train, learned, "
-      "translate, info, explain or check");
+      "translate, generate, info, explain or check");
 }
 
 }  // namespace

@@ -98,5 +98,6 @@ Subcommand add_compare(CLI::App& app);
 Subcommand add_train(CLI::App& app);
 Subcommand add_learned(CLI::App& app);
 Subcommand add_translate(CLI::App& app);
+Subcommand add_generate(CLI::App& app);
 
 }  // namespace multihead::cli

@@ -92,8 +92,9 @@ std::string Problem::text() const {
   if (plain.softcap != 0) text += ", softcap " + fixed(plain.softcap, 3);
   if (plain.causal) text += ", causal";
   text += alignment_text(*this);
-  const auto [left, right] = plain.window;
+  const auto [left, right, first] = plain.window;
   if (left >= 0 || right >= 0) text += ", window (" + std::to_string(left) + ", " + std::to_string(right) + ")";
+  if (first > 0) text += " and first " + std::to_string(first);
   for (const auto& [name, values] :
        {std::pair{"prefixes", &prefixes}, std::pair{"lengths", &lengths}, std::pair{"cu_seqlens_q", &cu_seqlens_q},
         std::pair{"cu_seqlens_k", &cu_seqlens_k}})

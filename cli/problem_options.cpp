@@ -189,6 +189,7 @@ void draw_options(Random& random, Problem& problem) {
   plain.causal = random.chance(0.5);
   if (random.chance(often)) plain.window.left = random.between(0, shape.kv_len);
   if (random.chance(often)) plain.window.right = random.between(0, shape.kv_len);
+  if (random.chance(often)) plain.window.first = random.between(0, shape.kv_len);
   draw_by_head(random, often, problem);
 
   const bool by_position = plain.causal || plain.window.left >= 0 || plain.window.right >= 0 ||

@@ -94,6 +94,7 @@ Attention::Attention(const AttentionOptions& from) : run_(run_of(from)) {
   options.softcap = from.softcap;
   options.query_offset = from.alignment.offset();
   options.window_left = from.window.left, options.window_right = from.window.right;
+  options.window_first = from.window.first;
   mh_tensor offsets = tensor_of(from.alignment.offsets());
   if (options.alignment == MH_ALIGN_OFFSETS) offsets.rank = 1, offsets.type = MH_INT64;
   options.query_offsets = keep(offsets);

@@ -101,7 +101,9 @@ TEST(CStructs, HaveNoPaddingAtTheirEnds) {
   EXPECT_EQ(offsetof(type, field) + sizeof(type::field), sizeof(type)) << #type " ends after " #field
   MULTIHEAD_ENDS_WITH(mh_info, models);
   MULTIHEAD_ENDS_WITH(mh_run_options, scratch_bytes);
-  MULTIHEAD_ENDS_WITH(mh_attention_options, reserved_2);
+  MULTIHEAD_ENDS_WITH(mh_attention_options, window_first);
+  MULTIHEAD_ENDS_WITH(mh_paged_keys, lengths);
+  MULTIHEAD_ENDS_WITH(mh_kv_cache_spec, v_scales);
   MULTIHEAD_ENDS_WITH(mh_attention_gradients, scale);
   MULTIHEAD_ENDS_WITH(mh_weights_request, norms);
   MULTIHEAD_ENDS_WITH(mh_row_statistics, map);

@@ -29,6 +29,8 @@ class Explain(Command):
             self.assertEqual(pairs("--q-len", "6", "--align", "1", "--window", *window), 3 + 4 + 4 + 4 + 3 + 2)
         self.assertEqual(pairs("--q-len", "6", "--causal", "1", "--window", "2,-1"), 2 + 3 + 3 + 3 + 3 + 2)
         self.assertEqual(pairs("--q-len", "4", "--causal", "square", "--prefix", "3"), 3 + 3 + 3 + 4)
+        self.assertEqual(pairs("--q-len", "6", "--causal", "square", "--window", "1", "-1", "--window-first", "2"),
+                         1 + 2 + 3 + 4 + 4 + 4)
         self.assertEqual(pairs("--batch", "2", "--q-len", "4", "--lengths", "1,3"), 4 * (1 + 3))
         self.assertEqual(pairs("--q-len", "7", "--cu-seqlens", "0,3,7", "--causal", "square"), 6 + 10)
         self.assertEqual(pairs("--q-len", "7", "--cu-seqlens", "0,3,7", "--lengths", "1", "4", "--causal", "square",
@@ -52,6 +54,7 @@ class Explain(Command):
             (["--window", "1"], "--window: '1' is not two numbers"),
             (["--window", "1,2,3"], "--window: '1,2,3' is not two numbers"),
             (["--prefix", "few"], "--prefix: 'few' is not a whole number"),
+            (["--window-first", "few"], "--window-first: 'few' is not a whole number"),
             (["--lengths", "1,,2"], "--lengths: '1,,2' is not whole numbers"),
             (["--cu-seqlens", "0,x"], "--cu-seqlens: '0,x' is not whole numbers"),
             (["--softcap", "5x"], "--softcap: '5x' is not a number"),
@@ -67,6 +70,7 @@ class Explain(Command):
             (["--kv-len", "4", "--window", "1,0"], "explain: a window .* must name its alignment"),
             (["--kv-len", "4", "--alibi"], "explain: alibi_slopes .* must name its alignment"),
             (["--kv-len", "4", "--relative-bias"], "explain: relative_bias .* must name its alignment"),
+            (["--window", "1,0", "--window-first", "-1"], "explain: window.first is -1"),
             (["--prefix", "1"], "explain: prefixes are given without causal"),
             (["--lengths", "4"], "explain: a length is 4"),
             (["--cu-seqlens", "0,2"], "explain: cu_seqlens_q ends at 2, q_len is 3"),

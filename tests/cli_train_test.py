@@ -167,7 +167,7 @@ class Refusals(Training):
         self.refused("--study .*--out", "train", TASK, "--study", status=2)
         self.refused("--seeds", "train", TASK, "--seeds", 2, status=2)
         self.refused("--study", "train", TASK, "--study", "--out", "a", "--heads", 2, status=2)
-        for task in ("four-relations", "grammar", "translation", "noise"):
+        for task in ("four-relations", "grammar", "translation", "noise", "language"):
             self.refused(rf"{task}: heads is 7; it must divide the model's 64 columns", "train", task, "--heads", 7, "--out", "no")
         self.assertEqual(list(self.folder.iterdir()), [])
         (self.folder / "file").touch()

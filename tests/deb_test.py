@@ -67,8 +67,9 @@ class Packages(unittest.TestCase):
                           for rest in ("", self.version[self.version.index("."):])})
         self.assertEqual(self.files("multihead") - common["multihead"],
                          {"usr/bin/multihead", "usr/share/man/man1/multihead.1.gz"} |
-                         {f"usr/share/multihead/trained/{path.parent.name}/model.safetensors"
-                          for path in SOURCE.glob("trained/*/model.safetensors")})
+                         {f"usr/share/multihead/trained/{path.parent.name}/{path.name}"
+                          for name in ("model.safetensors", "config.json", "generation_config.json", "tokenizer.json")
+                          for path in SOURCE.glob(f"trained/*/{name}")})
         development = self.files("libmultihead-dev") - common["libmultihead-dev"]
         headers = {f"usr/include/multihead/{path.name}" for path in (SOURCE / "include" / "multihead").iterdir()}
         self.assertLessEqual(headers | {f"{at}lib{name}.so" for name in LIBRARIES}, development)

@@ -10,7 +10,7 @@ const std::vector<std::string>& levels_of(int factor) {
   static const std::array<std::vector<std::string>, kFactors> levels{{
       {"unnamed alignment", "top_left", "bottom_right", "offset", "negative offset", "offsets"},
       {"", "causal", "prefixes"},
-      {"", "window left", "window right", "window both"},
+      {"", "window left", "window right", "window both", "window left and first", "window both and first"},
       {"", "cu_seqlens", "segments"},
       {"", "lengths"},
       {"", "keep of bool", "keep of bytes"},

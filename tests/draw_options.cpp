@@ -128,8 +128,10 @@ void draw_alignment(Random& random, const Choice& c, const Counts& keys, Problem
   if (c[kCausal] == 2)
     for (std::int64_t count : keys) p.prefixes.push_back(random.chance(20) ? 0 : random.between(0, count));
   const auto reach = [&] { return random.chance(20) ? 0 : random.between(0, std::max<std::int64_t>(kv_len, 1)); };
-  if (c[kWindow] & 1) p.plain.window.left = reach();
-  if (c[kWindow] & 2) p.plain.window.right = reach();
+  const bool keeps_first = c[kWindow] >= 4;
+  if (keeps_first || (c[kWindow] & 1)) p.plain.window.left = reach() / (keeps_first ? random.pick({1, 2, 8}) : 1);
+  if (c[kWindow] == 5 || (c[kWindow] & 2)) p.plain.window.right = reach();
+  if (keeps_first) p.plain.window.first = random.chance(30) ? random.pick({1, 4, 127, 128, 129}) : reach();
 }
 
 void draw_terms_by_head(Random& random, const Choice& c, Problem& p) {

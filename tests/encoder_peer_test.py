@@ -19,13 +19,7 @@ class EncoderPeer(unittest.TestCase):
         runner = compared.BUILD / "tests" / "encoder_runner"
         if not runner.exists():
             self.skipTest("encoder_runner is not built: it needs utf8proc")
-        why = "" if torch_layer_test.TORCH.exists() else "python3-torch is not installed"
-        if not why:
-            interpreter, why = compared.environment("torch", torch_layer_test.PYTHON, torch_layer_test.REQUIREMENTS,
-                                                    system_packages=True)
-        if why:
-            self.assertFalse(compared.CI, why)
-            self.skipTest(why)
+        interpreter = torch_layer_test.interpreter_of(self)
         ran = subprocess.run([str(interpreter), "-B", str(compared.HERE / "encoder_cases.py"), str(runner)],
                              capture_output=True, text=True, check=False)
         self.assertEqual(ran.returncode, 0, ran.stdout[-3000:] + ran.stderr[-3000:])

@@ -59,6 +59,7 @@ void hide_by_bias(Problem& p, Type type) {
 const Way kWays[] = {
     {"causal", [](Problem& p) { p.plain.causal = true; }},
     {"window left", [](Problem& p) { p.plain.window.left = 20; }},
+    {"window left and first", [](Problem& p) { p.plain.window = {.left = 20, .first = 10}; }},
     {"window right", [](Problem& p) { p.plain.window.right = 20; }},
     {"lengths", [](Problem& p) { p.lengths = {kKey}; }},
     {"cu_seqlens",

@@ -10,7 +10,7 @@ usage: python3 -m venv venv && venv/bin/pip install tokenizers==0.23.3 && \
 import pathlib
 import unicodedata
 
-from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 CODES = [code for code in range(0x110000) if not 0xD800 <= code < 0xE000]
 HIGH, LOW = chr(0x345), chr(0x334)  # classes 240 and 1: one of them changes places with whatever has a class
@@ -51,6 +51,14 @@ def new_word_characters():
     return [code for code in new if len(whole.encode("a" + chr(code)).ids) == 1]
 
 
+def new_members(category):
+    """Those of a category, such as L, as the regular expressions of pre-tokenizers have it, that came after 14.0."""
+    others = pre_tokenizers.Split(Regex(rf"\p{{{category}}}"), "removed")
+    text = "".join(map(chr, CODES))
+    outside = {ord(letter) for part, _ in others.pre_tokenize_str(text) for letter in part}
+    return [code for code in CODES if code not in outside and unicodedata.category(chr(code)) == "Cn"]
+
+
 def main():
     clean, strip, nfd = bert(clean_text=True), bert(strip_accents=True), normalizers.NFD().normalize_str
     pieces = pre_tokenizers.BertPreTokenizer().pre_tokenize_str
@@ -67,6 +75,8 @@ def main():
         ("kDecomposed", "Those beyond the BMP with a canonical decomposition in Unicode 9.0.",
          [code for code in CODES if code > 0xFFFF and nfd(chr(code)) != chr(code)]),
         ("kNewWord", "What \\w matches in Unicode 16.0 of the characters that came after 14.0.", new_word_characters()),
+        ("kNewLetters", "Letters (L) of Unicode 16.0 that came after 14.0.", new_members("L")),
+        ("kNewNumbers", "Numbers (N) of Unicode 16.0 that came after 14.0.", new_members("N")),
     ]
     text = HEAD
     for name, meaning, codes in tables:

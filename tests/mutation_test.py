@@ -55,6 +55,7 @@ FAULTS = [
         ("sequence.offset = sequence.kv_len - sequence.q_len", "sequence.offset = shape_.kv_len - shape_.q_len")]),
     Fault("window exclusive", SEQUENCES, [("std::max<std::int64_t>(p - rules.left, 0)",
                                            "std::max<std::int64_t>(p - rules.left + 1, 0)")]),
+    Fault("a gap after first keys that is a key short", SCHEDULE, [("terms.left = rules_.left;", "terms.left = rules_.left + 1;")]),
     Fault("lengths not read", SEQUENCES, [("sequence.kv_len = options_.lengths[static_cast<std::size_t>(batch)]",
                                            "sequence.kv_len = shape_.kv_len")]),
     Fault("last of a run of keys or columns dropped", "src/kernels/walk.inl.hpp", [

@@ -110,6 +110,7 @@ Cases numbers() {
                      [x = value](A& c) { c.options.softcap = x; },
                      kOption,
                      {"softcap is ", "must be 0 or from"}});
+  cases.push_back(bad("window_first", [](auto& o) { o.window.first = -1; }, {"first is -1", "must be at least 0"}));
   for (auto [name, value] : {std::pair{"minus", -0.1},
                              {"one", 1.0},
                              {"nan", kNaN},

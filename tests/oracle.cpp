@@ -67,7 +67,7 @@ bool sees(const Problem& p, const Stand& stand, std::array<std::int64_t, 3> row,
   const std::int64_t key = j - stand.k_first, position = i - stand.q_first + stand.offset;
   if (p.plain.causal && key > position && key >= stand.prefix) return false;
   const Window& window = p.plain.window;
-  if (window.left >= 0 && key < position - window.left) return false;
+  if (window.left >= 0 && key < position - window.left && key >= window.first) return false;
   if (window.right >= 0 && key > position + window.right) return false;
   if (p.keep_mask.rank && p.keep_mask(b, h, i, j) == 0) return false;
   if (p.drop_mask.rank && p.drop_mask(b, h, i, j) != 0) return false;

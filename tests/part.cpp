@@ -45,6 +45,7 @@ Problem part_of(const Problem& p, const Part& part) {
   const std::int64_t keys_before = part.k_begin - stand.k_first;
   own.plain.alignment = Alignment::at(stand.offset + part.q_begin - stand.q_first - keys_before);
   if (!p.prefixes.empty()) own.prefixes = {std::clamp<std::int64_t>(stand.prefix - keys_before, 0, own.shape.kv_len)};
+  own.plain.window.first = std::max<std::int64_t>(p.plain.window.first - keys_before, 0);
   for (auto* list :
        {&own.lengths, &own.offsets, &own.cu_seqlens_q, &own.cu_seqlens_k, &own.q_segments, &own.kv_segments})
     list->clear();

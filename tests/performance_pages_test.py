@@ -58,6 +58,9 @@ class Rows(unittest.TestCase):
                     problems.Problem("forward", heads=3, length=19, head_dim=8, causal=True, window=5),
                     problems.Problem("forward", batch=4, heads=3, length=16, head_dim=8, padded=True)):
             self.assertEqual(row.work, 4 * pairs(row) * row.head_dim, row.name)
+        decode = problems.Problem("decode", "int8", heads=6, kv_heads=2, length=64, head_dim=8)
+        self.assertEqual(decode.work, 2 * 2 * 64 * (8 + 4))  # an element a byte, a position a scale
+        self.assertEqual(decode.flops, 4 * 6 * 64 * 8)
         backward = problems.Problem("backward", heads=3, length=19, head_dim=8)
         self.assertEqual(backward.work, 10 * pairs(backward) * backward.head_dim)
 

@@ -18,7 +18,9 @@ import readme_test  # noqa: E402
 import tiny_encoder  # noqa: E402
 
 REQUIREMENTS = ["numpy==2.4.6", "ml_dtypes==0.6.0", "mypy==2.4.1"]
-PAGES = [compared.SOURCE / "README.md", compared.SOURCE / "docs" / "python.md"]
+PAGES = [compared.SOURCE / "README.md", *(compared.SOURCE / "docs" / name for name in ("python.md", "cache.md", "models.md"))]
+GOES_ON = {"cache.md"}  # its examples follow each other, as in one session
+END = "what was shown before ends here"
 PLATFORM = "manylinux_2_34_x86_64"
 
 
@@ -132,8 +134,8 @@ from typing import Any
 import numpy as np
 from typing_extensions import assert_type
 
-from multihead import (Encoder, MultiHeadAttention, Statistics, StatisticsRequest, WeightsRequest, attention, explain, info,
-                       multi_head_attention)
+from multihead import (BytePair, Decoder, Encoder, Generator, KvCache, MultiHeadAttention, Statistics, StatisticsRequest,
+                       WeightsRequest, attention, explain, generate, info, multi_head_attention)
 
 q = np.zeros((1, 2, 3, 4), np.float32)
 out: Any = attention(q, q, q, causal="bottom_right", window=(2, None), lengths=[3], return_weights=WeightsRequest(rows=[0]))
@@ -142,6 +144,13 @@ layer(q, causal=True, threads=1)
 count: int = explain(q_len=3, head_dim=4, window=2).tasks
 names: tuple[str, ...] = info().targets
 ids: list[int] = [token.id for token in Encoder("folder").tokens("text")]
+decoder = Decoder("folder", precision="bfloat16")
+cache: KvCache = decoder.cache(9, storage="int8")
+logits: Any = decoder.forward(BytePair("folder").encode("text"), cache, [cache.add()], all_tokens=True)
+assert_type(generate(decoder, "text", stop=["."], seed=1), str)
+assert_type(generate("folder", ["one", "other"], on_token=print), list[str])
+assert_type(generate("folder", [[1, 2], [3]]), list[str])
+ends: list[str] = [token.text for token in Generator(decoder) if token.finish == "end"]
 Y = multi_head_attention([[1.0]], [[1.0]], [[1.0]], [[1.0]], [[1.0]], 1)
 assert_type(attention(q, q, q, return_statistics=True, causal=True), tuple[Any, Statistics])
 assert_type(attention(q, q, q, return_lse=True, return_statistics=StatisticsRequest(top=2)), tuple[Any, Any, Statistics])
@@ -161,18 +170,23 @@ assert_type(attention(q, q, q, return_lse=bool(count), return_statistics=bool(co
             self.assertFalse([line for line in own if "error:" in line], package.stdout)
 
     def test_the_pages_and_the_example(self):
-        count = 0
+        count, earlier = 0, {}
         with tempfile.TemporaryDirectory() as folder:
             model = pathlib.Path(folder) / "all-MiniLM-L6-v2"  # a small one in its place
             model.mkdir()
             tiny_encoder.write(model)
+            (pathlib.Path(folder) / "trained").symlink_to(compared.SOURCE / "trained")
             for page, (line, language, source, output) in ((page, block) for page in PAGES for block in readme_test.examples(page)):
                 if language == "python":
                     count += 1
+                    before = earlier.get(page.name, "")
+                    if page.name in GOES_ON:
+                        earlier[page.name] = before + source
                     with self.subTest(page=page.name, line=line):
-                        ran = run(self.python, "-c", source, cwd=folder)
+                        ran = run(self.python, "-c", f"{before}\nprint({END!r})\n{source}", cwd=folder)
                         self.assertEqual(ran.returncode, 0, ran.stderr)
-                        self.assertEqual(readme_test.lines(ran.stdout), readme_test.lines(output or ""))
+                        shown = ran.stdout.partition(f"{END}\n")[2]
+                        self.assertEqual(readme_test.lines(shown), readme_test.lines(output or ""))
             ran = run(self.python, compared.SOURCE / "examples" / "attention.py", cwd=folder)
             self.assertEqual(ran.returncode, 0, ran.stderr)
         self.assertGreater(count, 3)

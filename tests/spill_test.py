@@ -10,17 +10,24 @@ import unittest
 
 BUILD = pathlib.Path(os.environ.get("MULTIHEAD_BUILD", "build/release"))
 
+def decode(element, scores, output):
+    """The full tiles of decode over a cache of an element: rows and registers of each."""
+    products = f"INS1_14DecodeProductsILNS_10CachedRows7ElementE{element}EEE"
+    return {f"decode_{name}{products}Li{rows}ELi{vecs}E": rows * vecs
+            for name, (rows, vecs) in {"scores": scores, "output": output}.items()}
+
+
 # Target: (mangled template arguments of its full tile, multiply-adds of one step of its inner loop)
 TILES = {
     "avx512": {"score_tileIfLi8ELi3E": 24, "matmul_tileIfLi8ELi3E": 24, "output_tileIfLi8E": 24,
                "score_tileIdLi8ELi3E": 24, "matmul_tileIdLi8ELi3E": 24, "output_tileIdLi8E": 24,
                "gradient_tileIfLb1ELi6ELi4E": 24, "gradient_tileIfLb0ELi6ELi4E": 24,
-               "gradient_tileIdLb1ELi6ELi4E": 24, "gradient_tileIdLb0ELi6ELi4E": 24},
-    "avx512bf16": {"pair_score_tileILi8ELi3E": 24, "pair_output_tileILi8E": 24},
+               "gradient_tileIdLb1ELi6ELi4E": 24, "gradient_tileIdLb0ELi6ELi4E": 24} | decode(0, (6, 2), (6, 4)),
+    "avx512bf16": {"pair_score_tileILi8ELi3E": 24, "pair_output_tileILi8E": 24} | decode(1, (6, 2), (6, 4)),
     "avx2": {"score_tileIfLi4ELi3E": 12, "matmul_tileIfLi4ELi3E": 12, "output_tileIfLi4E": 12,
              "score_tileIdLi4ELi3E": 12, "matmul_tileIdLi4ELi3E": 12, "output_tileIdLi4E": 12,
              "gradient_tileIfLb1ELi6ELi2E": 12, "gradient_tileIfLb0ELi6ELi2E": 12,
-             "gradient_tileIdLb1ELi6ELi2E": 12, "gradient_tileIdLb0ELi6ELi2E": 12},
+             "gradient_tileIdLb1ELi6ELi2E": 12, "gradient_tileIdLb0ELi6ELi2E": 12} | decode(0, (3, 4), (4, 3)),
 }
 
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// The one file that knows where it lies.
 #include "test_dir.hpp"
 
 namespace multihead {

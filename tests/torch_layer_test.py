@@ -14,15 +14,20 @@ REQUIREMENTS = ["transformers==4.41.2"]
 FAMILIES = ["bert", "distilbert", "gpt2", "gpt_neox", "llama", "mistral", "phi3", "qwen2", "roberta", "t5", "torch"]
 
 
+def interpreter_of(test):
+    """The Python that has torch and transformers; without one the test is skipped, or fails where CI is set."""
+    interpreter, why = None, "" if TORCH.exists() else "python3-torch is not installed"
+    if not why:
+        interpreter, why = compared.environment("torch", PYTHON, REQUIREMENTS, system_packages=True)
+    if why:
+        test.assertFalse(compared.CI, why)
+        test.skipTest(why)
+    return interpreter
+
+
 class TorchLayer(unittest.TestCase):
     def test_modules_give_the_same_numbers(self):
-        why = "" if TORCH.exists() else "python3-torch is not installed"
-        if not why:
-            interpreter, why = compared.environment("torch", PYTHON, REQUIREMENTS, system_packages=True)
-        if why:
-            self.assertFalse(compared.CI, why)
-            self.skipTest(why)
-        passed = compared.compare(self, "torch_cases.py", interpreter)
+        passed = compared.compare(self, "torch_cases.py", interpreter_of(self))
         for family in FAMILIES:
             self.assertTrue([name for name in passed if name.startswith(family)], family)
         for mask in ("none", "bool", "bool_heads", "float", "padding", "causal"):

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // multihead_compare_bench THREADS: our side of compare.py. Lines on standard input:
 //
-//   prepare FOLDER NAME KIND TYPE BATCH HEADS LENGTH HEAD_DIM CAUSAL WINDOW ROWS INNER COLUMNS
+//   prepare FOLDER NAME KIND TYPE BATCH HEADS LENGTH HEAD_DIM CAUSAL WINDOW ROWS INNER COLUMNS KV_HEADS
 //              reads the operands from FOLDER, computes once, writes the results to FOLDER/NAME.npy; says "ready" or
 //              "cannot" and why
 //   run N      computes N times into the same outputs; says the seconds of one, of the processor with one thread
@@ -20,6 +20,7 @@
 
 #include "multihead/attention_backward.hpp"
 #include "multihead/io.hpp"
+#include "multihead/kv_cache.hpp"
 #include "multihead/multihead.hpp"
 
 namespace {
@@ -30,7 +31,7 @@ using namespace multihead;
 struct Problem {
   std::filesystem::path folder;
   std::string name, kind, type;
-  std::int64_t batch, heads, length, head_dim, causal, window, rows, inner, columns;
+  std::int64_t batch, heads, length, head_dim, causal, window, rows, inner, columns, kv_heads;
 };
 
 using Call = std::function<void()>;
@@ -117,6 +118,51 @@ Call backward(const Problem& problem, int threads) {
   return call;
 }
 
+// One query a head over a cache that holds the keys, in one page.
+template <class T>
+struct Decode {
+  std::vector<T> q, out;
+  KvCache cache;
+  KvSequence sequence;
+  AttentionOptions options;
+
+  Decode(const Problem& p, KvStorage storage)
+      : q(operand<T>(p, "q")),
+        out(q.size()),
+        cache({.storage = storage,
+               .kv_heads = p.kv_heads,
+               .head_dim = p.head_dim,
+               .pages = 1,
+               .page_len = (p.length + 31) / 32 * 32}),
+        sequence(cache.add()) {
+    const std::vector<T> k = operand<T>(p, "k"), v = operand<T>(p, "v");
+    const std::array<std::int64_t, 4> extents{1, p.kv_heads, p.length, p.head_dim};
+    cache.append(0, {&sequence, 1}, View4<const T>(k.data(), extents), View4<const T>(v.data(), extents));
+  }
+};
+
+template <class T>
+Call decode(const Problem& problem, KvStorage storage, int threads) {
+  const auto given = std::make_shared<Decode<T>>(problem, storage);
+  given->options.threads = threads;
+  const std::array<std::int64_t, 4> extents{1, problem.heads, 1, problem.head_dim};
+  const Call call = [given, extents] {
+    Decode<T>& x = *given;
+    attention(View4<const T>(x.q.data(), extents), x.cache, 0, {&x.sequence, 1}, View4<T>(x.out.data(), extents), {},
+              x.options);
+  };
+  call();
+  write<T>(problem, {&given->out});
+  return call;
+}
+
+Call prepare_decode(const Problem& problem, int threads) {
+  if (problem.type == "float32") return decode<float>(problem, KvStorage::float32, threads);
+  if (problem.type == "bfloat16") return decode<BFloat16>(problem, KvStorage::bfloat16, threads);
+  if (problem.type == "float16") return decode<Float16>(problem, KvStorage::float16, threads);
+  return decode<float>(problem, KvStorage::int8, threads);
+}
+
 // y = GELU(x W + bias), W packed before.
 template <class T>
 struct Product {
@@ -153,6 +199,7 @@ Call prepare_typed(const Problem& problem, int threads) {
 }
 
 Call prepare(const Problem& problem, int threads) {
+  if (problem.kind == "decode") return prepare_decode(problem, threads);
   if (problem.type == "float32") return prepare_typed<float>(problem, threads);
   if (problem.type == "float64") return prepare_typed<double>(problem, threads);
   if (problem.type == "bfloat16") return prepare_typed<BFloat16>(problem, threads);
@@ -180,7 +227,7 @@ std::string answer(const std::string& line, int threads, Call& call) {
   }
   Problem p;
   words >> p.folder >> p.name >> p.kind >> p.type >> p.batch >> p.heads >> p.length >> p.head_dim >> p.causal >>
-      p.window >> p.rows >> p.inner >> p.columns;
+      p.window >> p.rows >> p.inner >> p.columns >> p.kv_heads;
   try {
     call = prepare(p, threads);
   } catch (const Error& error) {

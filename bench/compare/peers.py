@@ -5,7 +5,6 @@ Each peer gets what suits it, before anything is timed: operands in its own layo
 has such a thing, constant weights to pack, masks in the form that it has for them. What it cannot do it says.
 """
 
-import importlib.util
 import os
 import pathlib
 import sys
@@ -13,31 +12,9 @@ import time
 import warnings
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-import environment  # noqa: E402
 import problems  # noqa: E402
-
-
-class Cannot(Exception):
-    """What a peer lacks for a problem."""
-
-
-def sibling(name):
-    """bench/NAME/compare.py as a module."""
-    spec = importlib.util.spec_from_file_location(f"{name}_compare", environment.SOURCE / "bench" / name / "compare.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def encoder_model():
-    import transformers
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    folder = environment.CACHE / "all-MiniLM-L6-v2"
-    if not folder.is_dir():
-        raise Cannot("the model is not in the cache: .ci/fetch-model brings it")
-    return transformers.AutoModel.from_pretrained(folder).eval().float()
+from calls import Cannot, encoder_model, faster, folded, keeping, sibling  # noqa: E402
+from openvino_peer import OpenVino  # noqa: E402
 
 
 class Torch:
@@ -50,6 +27,8 @@ class Torch:
 
     def prepare(self, problem, arrays):
         torch = self.torch
+        if problem.type == "int8":
+            raise Cannot("no attention over keys in int8")
         torch.set_grad_enabled(problem.kind == "backward")
         kind = getattr(torch, problem.type)
         if problem.kind == "encoder":
@@ -58,7 +37,7 @@ class Torch:
         given = {name: torch.from_numpy(array) for name, array in arrays.items()}
         given = {name: tensor.to(kind) if tensor.is_floating_point() else tensor for name, tensor in given.items()}
         call = {"forward": self.attention, "product": self.product, "sample": self.sample,
-                "backward": self.backward}[problem.kind](problem, given)
+                "backward": self.backward, "decode": self.decode}[problem.kind](problem, given)
         return keeping(call)
 
     def attention(self, problem, given):
@@ -66,6 +45,14 @@ class Torch:
         options = {"attn_mask": self.torch.from_numpy(problem.mask())} if masked else {"is_causal": problem.causal}
         function = self.torch.nn.functional.scaled_dot_product_attention
         return lambda: function(given["q"], given["k"], given["v"], **options)
+
+    def decode(self, problem, given):
+        """Queries of a kv head as rows, which see all keys alike, or as heads: whichever is faster here."""
+        function = self.torch.nn.functional.scaled_dot_product_attention
+        q, k, v = (given[name] for name in ("q", "k", "v"))
+        rows = folded(problem, q)
+        ways = [lambda: function(rows, k, v), lambda: function(q, k, v, enable_gqa=True)]
+        return faster(ways) if problem.heads > problem.kv_heads else ways[0]
 
     def backward(self, problem, given):
         """The backward pass alone, of a graph that is kept."""
@@ -94,6 +81,8 @@ class OnnxRuntime:
         self.options.intra_op_num_threads, self.options.inter_op_num_threads = threads, 1
 
     def prepare(self, problem, arrays):
+        if problem.kind == "decode":
+            return self.decode(problem, arrays)
         if problem.type != "float32" or problem.kind not in ("forward", "product"):
             raise Cannot(f"no {problem.kind} in {problem.type} on a processor")
         model, inputs, shape, turn = (self.attention if problem.kind == "forward" else self.product)(problem, arrays)
@@ -124,6 +113,39 @@ class OnnxRuntime:
         split = (problem.batch, problem.length, problem.heads, problem.head_dim)
         return model, inputs, shape, lambda y: numpy.ascontiguousarray(y.reshape(split).transpose(0, 2, 1, 3))
 
+    def decode(self, problem, arrays):
+        """Its GroupQueryAttention writes the token's own key and value into the cache, in place, and reads it all."""
+        import numpy
+        if problem.type == "bfloat16":
+            raise Cannot("no cache in bfloat16 on a processor")
+        kind = numpy.dtype("float32" if problem.type == "int8" else problem.type)
+        values = {name: arrays[name].astype(kind) for name in ("q", "k", "v")}
+        inputs = {name: numpy.ascontiguousarray(values[name][:, :, -1]).reshape(1, 1, -1) for name in values}
+        inputs.update(past_k=values["k"], past_v=values["v"], last=numpy.array([problem.length - 1], numpy.int32),
+                      total=numpy.array([problem.length], numpy.int32))
+        node = dict(num_heads=problem.heads, kv_num_heads=problem.kv_heads, domain="com.microsoft")
+        names = ["q", "k", "v", "past_k", "past_v", "last", "total"]
+        if problem.type == "int8":  # a scale for each channel of a head
+            node.update(k_quant_type="PER_CHANNEL", v_quant_type="PER_CHANNEL", kv_cache_bit_width=8)
+            names += [""] * 5 + ["k_scale", "v_scale"]
+            for name in ("k", "v"):
+                scale = abs(values[name]).max((0, 2)) / 127
+                inputs[f"past_{name}"] = numpy.rint(values[name] / scale[None, :, None]).astype(numpy.int8)
+                inputs[f"{name}_scale"] = scale
+        cached = inputs["past_k"].dtype
+        model = self.graph([("GroupQueryAttention", names, "y", node)], inputs, {}, {"y": kind, "all_k": cached, "all_v": cached})
+        session = self.runtime.InferenceSession(model.SerializeToString(), self.options, ["CPUExecutionProvider"])
+        binding = session.io_binding()
+        placed = {name: self.runtime.OrtValue.ortvalue_from_numpy(array) for name, array in inputs.items()}
+        placed["y"] = self.runtime.OrtValue.ortvalue_from_shape_and_type(inputs["q"].shape, kind)
+        placed["all_k"], placed["all_v"] = placed["past_k"], placed["past_v"]
+        for name in filter(None, names):
+            binding.bind_ortvalue_input(name, placed[name])
+        for name in ("y", "all_k", "all_v"):
+            binding.bind_ortvalue_output(name, placed[name])
+        self.kept = inputs, placed  # bound by address
+        return (lambda: session.run_with_iobinding(binding)), (lambda: [placed["y"].numpy()])
+
     def product(self, problem, arrays):
         constants = {name: arrays[name] for name in ("weight", "bias")}
         nodes = [("MatMul", ["x", "weight"], "sum", {}), ("BiasGelu", ["sum", "bias"], "y", {"domain": "com.microsoft"})]
@@ -131,82 +153,20 @@ class OnnxRuntime:
         return self.graph(nodes, inputs, constants), inputs, (problem.rows, problem.columns), lambda y: y
 
     @staticmethod
-    def graph(nodes, inputs, constants):
+    def graph(nodes, inputs, constants, outputs=None):
+        """outputs: name to type, of the last node; y in the first input's unless given."""
         import onnx
         helper = onnx.helper
-        value = lambda name, array: helper.make_tensor_value_info(  # noqa: E731
-            name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+        outputs = outputs or {"y": next(iter(inputs.values())).dtype}
+        value = lambda name, kind, shape: helper.make_tensor_value_info(  # noqa: E731
+            name, helper.np_dtype_to_tensor_dtype(kind), shape)
         graph = helper.make_graph(
-            [helper.make_node(kind, names, [out], **more) for kind, names, out, more in nodes], "problem",
-            [value(name, array) for name, array in inputs.items()],
-            [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+            [helper.make_node(kind, names, list(outputs) if out == "y" else [out], **more) for kind, names, out, more in nodes],
+            "problem", [value(name, array.dtype, array.shape) for name, array in inputs.items()],
+            [value(name, kind, None) for name, kind in outputs.items()],
             [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()])
         opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=8)
-
-
-class OpenVino:
-    def __init__(self, threads):
-        import openvino
-        self.openvino, self.threads, self.core = openvino, threads, openvino.Core()
-        self.capabilities = self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-    def prepare(self, problem, arrays):
-        types = {"float32": ("f32", "FP32"), "bfloat16": ("bf16", "BF16"), "float16": ("f16", "FP16")}
-        if problem.type not in types:
-            raise Cannot(f"no {problem.type}")
-        short, capability = types[problem.type]
-        # Where the processor does not compute in it, a type is how tensors are stored, as it is for ours.
-        precision = short if capability in self.capabilities else "f32"
-        if problem.kind == "encoder":
-            if precision != short:
-                raise Cannot(f"no {problem.type} on this processor")
-            model = sibling("encoder").OpenVino(encoder_model(), self.threads, short)
-            return keeping(lambda: model.output(arrays["ids"]))
-        if problem.kind not in ("forward", "product"):
-            raise Cannot(f"no {problem.kind}")
-        model, inputs = (self.attention if problem.kind == "forward" else self.product)(problem, arrays, short)
-        settings = {"INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": precision}
-        request = self.core.compile_model(model, "CPU", settings).create_infer_request()
-        self.kept = inputs, [self.tensor(array, short) for array in inputs]  # bound by address
-        for index, tensor in enumerate(self.kept[1]):
-            request.set_input_tensor(index, tensor)
-        return (lambda: request.infer(share_outputs=True)), (lambda: [self.floats(request.get_output_tensor(0))])
-
-    def tensor(self, array, short):
-        """The array in the row's own type."""
-        import numpy
-        if array.dtype != numpy.float32 or short == "f32":
-            return self.openvino.Tensor(array, shared_memory=True)
-        tensor = self.openvino.Tensor(getattr(self.openvino.Type, short), self.openvino.Shape(array.shape))
-        words = array.astype(numpy.float16) if short == "f16" else (array.view(numpy.uint32) >> 16).astype(numpy.uint16)
-        tensor.data.view(numpy.uint16)[:] = words.view(numpy.uint16)
-        return tensor
-
-    def floats(self, tensor):
-        import numpy
-        if str(tensor.element_type) == str(self.openvino.Type.bf16):
-            return (tensor.data.view(numpy.uint16).astype(numpy.uint32) << 16).view(numpy.float32)
-        return tensor.data.astype(numpy.float32)
-
-    def attention(self, problem, arrays, short):
-        ops = self.openvino.opset13
-        inputs = [arrays[name] for name in ("q", "k", "v")]
-        places = [ops.parameter(array.shape, getattr(self.openvino.Type, short)) for array in inputs]
-        more = {"causal": problem.causal}
-        if problem.padded or problem.window:
-            inputs.append(problem.mask())
-            places.append(ops.parameter(inputs[-1].shape, self.openvino.Type.boolean))
-            more = {"attention_mask": places[-1], "causal": False}
-        result = ops.scaled_dot_product_attention(*places[:3], **more)
-        return self.openvino.Model([result], places), inputs
-
-    def product(self, problem, arrays, short):
-        ops, kind = self.openvino.opset13, getattr(self.openvino.Type, short)
-        x = ops.parameter(arrays["x"].shape, kind)
-        weight, bias = (ops.convert(ops.constant(arrays[name]), kind) for name in ("weight", "bias"))
-        result = ops.gelu(ops.add(ops.matmul(x, weight, False, False), bias), "erf")
-        return self.openvino.Model([result], [x]), [arrays["x"]]
 
 
 class NumPy:
@@ -244,20 +204,6 @@ class Multihead:
         return (lambda: self.multihead.multi_head_attention(*operands, 2, out=out)), (lambda: [out])
 
 
-def keeping(run):
-    """(call, result) of what returns its results."""
-    kept = [None]
-
-    def call():
-        kept[0] = run()
-
-    def result():
-        import numpy
-        values = kept[0] if isinstance(kept[0], (tuple, list)) else [kept[0]]
-        return [value if isinstance(value, numpy.ndarray) else value.detach().double().numpy() for value in values]
-    return call, result
-
-
 PEERS = {"PyTorch": Torch, "ONNX-Runtime": OnnxRuntime, "OpenVINO": OpenVino, "NumPy": NumPy, "multihead": Multihead}
 
 
@@ -269,10 +215,24 @@ def prepared(peer, words):
         call, result = peer.prepare(problem, {path.stem: numpy.load(path) for path in folder.glob("*.npy")})
     except Cannot as lack:
         return None, f"cannot {lack}"
+    getattr(call, "renew", lambda: None)()
     call()
     flat = numpy.concatenate([numpy.asarray(value).astype(numpy.float64).reshape(-1) for value in result()])
     numpy.save(folder / f"{words[1]}.npy", flat)
     return call, "ready"
+
+
+def seconds_of(call, repeats, clock):
+    """Of one; a call that changes what it reads says how often it may be made, and how all is as it was."""
+    renew, every, seconds, left = getattr(call, "renew", None), getattr(call, "every", repeats), 0.0, repeats
+    while left > 0:
+        if renew:
+            renew()
+        start = clock()
+        for _ in range(min(every, left)):
+            call()
+        seconds, left = seconds + clock() - start, left - every
+    return seconds / repeats
 
 
 def main():
@@ -286,10 +246,7 @@ def main():
     for line in sys.stdin:
         verb, *words = line.split()
         if verb == "run":
-            start = clock()
-            for _ in range(int(words[0])):
-                call()
-            answer = (clock() - start) / int(words[0])
+            answer = seconds_of(call, int(words[0]), clock)
         else:
             call, answer = prepared(peer, words)
         print(answer, file=answers, flush=True)

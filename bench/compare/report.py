@@ -70,6 +70,8 @@ def read_ceiling(ceilings, size):
 def share(row, name, found):
     """Of what the core can do, or None where nothing bounds the row but the way to it; of few rows what binds more."""
     rate = row["contestants"][name]["rate"]
+    if row["kind"] == "decode":
+        return decode_share(row, rate, found)
     if row["unit"] != "GFLOP/s":
         return None
     computed = rate / (row["threads"] * flops_ceiling(found["ceilings"], row["type"], found["machine"]["target"]))
@@ -79,6 +81,16 @@ def share(row, name, found):
         return None  # the loop reads with one
     seconds = row["work"] / (rate * 1e9)
     return max(computed, row["weight_bytes"] / seconds * 1e-9 / read_ceiling(found["ceilings"], row["weight_bytes"]))
+
+
+def decode_share(row, rate, found):
+    """Of a plain loop that loads as many bytes, or of the multiply-adds, whichever binds more; the loop reads with one."""
+    if row["threads"] > 1:
+        return None
+    read = rate / read_ceiling(found["ceilings"], row["cache_bytes"])
+    dots = row["type"] == "bfloat16" and found["machine"]["target"] == "avx512bf16" and "bf16_dot" in found["ceilings"]
+    computed = found["ceilings"]["bf16_dot" if dots else "fma_f32"]["GFLOPS"]
+    return max(read, row["flops"] / row["cache_bytes"] * rate / computed)
 
 
 # The page ---------------------------------------------------------------------------------------------------------------
@@ -138,7 +150,7 @@ def page(found, name):
     for threads in sorted({row["threads"] for row in found["rows"]}):
         parts.append(f"## {'One thread' if threads == 1 else f'{threads} threads'}")
         mine = [row for row in found["rows"] if row["threads"] == threads]
-        for kinds in (("forward",), ("backward",), ("product",), ("encoder",), ("sample",)):
+        for kinds in (("forward",), ("decode",), ("backward",), ("product",), ("encoder",), ("sample",)):
             rows = [row for row in mine if row["kind"] in kinds]
             if rows:
                 parts.append(table(rows, found))

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What stands in for encoders where the library is built without utf8proc.
+// What stands in for the models' functions where the library is built without utf8proc.
 #include "models.hpp"
 #include "options.hpp"
 
@@ -10,7 +10,7 @@ namespace {
 mh_status left_out(const char* function) {
   return guarded([&] {
     throw Error(ErrorCode::unsupported,
-                std::string(function) + ": the library is built without encoders; it must be built with utf8proc");
+                std::string(function) + ": the library is built without models; it must be built with utf8proc");
   });
 }
 
@@ -35,3 +35,5 @@ const char* mh_encoder_token_text(const mh_encoder*, int64_t) { return nullptr; 
 mh_status mh_encoder_encode(const mh_encoder*, const char* const*, size_t, const mh_tensor*, const mh_run_options*) {
   return left_out("mh_encoder_encode");
 }
+mh_status mh_kv_cache_save(const mh_kv_cache*, mh_kv_sequence, const char*) { return left_out("mh_kv_cache_save"); }
+mh_status mh_kv_cache_load(mh_kv_cache*, const char*, mh_kv_sequence*) { return left_out("mh_kv_cache_load"); }

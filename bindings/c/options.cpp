@@ -124,7 +124,10 @@ AttentionOptions attention_options(const char* function, const mh_attention_opti
   made.alignment = alignment_of(function, read);
   check_window(function, "window_left", read.window_left);
   check_window(function, "window_right", read.window_right);
-  made.window = {read.window_left, read.window_right};
+  if (read.window_first < 0)
+    bad_option(function,
+               "window_first is " + std::to_string(read.window_first) + "; the first keys must be at least 0");
+  made.window = {read.window_left, read.window_right, read.window_first};
   made.prefixes = list<std::int64_t>({function, "prefixes"}, read.prefixes);
   made.lengths = list<std::int64_t>({function, "lengths"}, read.lengths);
   made.cu_seqlens_q = filled_list<std::int64_t>({function, "cu_seqlens_q"}, read.cu_seqlens_q);

@@ -14,7 +14,7 @@ struct TypeRow {
   const char* word;
   std::size_t size;
 };
-constexpr std::array<TypeRow, 8> kTypes{{
+constexpr std::array<TypeRow, 9> kTypes{{
     {"", 0},
     {"float32", 4},
     {"float64", 8},
@@ -23,6 +23,7 @@ constexpr std::array<TypeRow, 8> kTypes{{
     {"int64", 8},
     {"bool", 1},
     {"uint32", 4},
+    {"int32", 4},
 }};
 
 const TypeRow& row_of(mh_type type) noexcept {

@@ -26,6 +26,8 @@ template <>
 inline constexpr mh_type kCType<std::uint8_t> = MH_BOOL;
 template <>
 inline constexpr mh_type kCType<std::uint32_t> = MH_UINT32;
+template <>
+inline constexpr mh_type kCType<std::int32_t> = MH_INT32;
 
 // A tensor's role in a call, for sentences.
 struct Role {

@@ -104,6 +104,16 @@ bool is_text(nb::handle object, const char* ascii) {
   return PyUnicode_Check(object.ptr()) && PyUnicode_CompareWithASCIIString(object.ptr(), ascii) == 0;
 }
 
+int32_t choice(nb::handle value, Place place, std::initializer_list<const char*> choices) {
+  std::string wanted;
+  int32_t number = 0;
+  for (const char* name : choices) {
+    if (is_text(value, name)) return number;
+    wanted += std::string(number++ ? ", \"" : "\"") + name + "\"";
+  }
+  raise(PyExc_ValueError, place, "is " + shown(value) + "; one of " + wanted + " is wanted");
+}
+
 int64_t integer(nb::handle object, Place place) {
   const nb::object index = index_of(object, place);
   const long long value = PyLong_AsLongLong(index.ptr());

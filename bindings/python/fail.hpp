@@ -4,6 +4,7 @@
 
 #include <nanobind/nanobind.h>
 
+#include <initializer_list>
 #include <string>
 
 #include "multihead/multihead.h"
@@ -43,6 +44,8 @@ const char* text(nb::handle object, Place place);
 const char* utf8(nb::handle object, Py_ssize_t& length, Place place);
 // Whether an object is a str and this one.
 bool is_text(nb::handle object, const char* ascii);
+// The place among choices of an argument that is one of them.
+int32_t choice(nb::handle value, Place place, std::initializer_list<const char*> choices);
 
 // An argument that is an integer of Python or has __index__, and is no bool.
 int64_t integer(nb::handle object, Place place);

@@ -14,8 +14,8 @@ void Inputs::read_layout(nb::handle layout, const char* function) {
 void Inputs::order(Array& array, Place place) const {
   if (array.rank() != (batchless ? 3 : 4))
     raise(PyExc_ValueError, place,
-          "has rank " + std::to_string(array.rank()) + ", q has rank " + std::to_string(batchless ? 3 : 4) +
-              "; they must be equal");
+          "has rank " + std::to_string(array.rank()) + ", " + first_ + " has rank " +
+              std::to_string(batchless ? 3 : 4) + "; they must be equal");
   if (batchless) array.add_axis();
   if (lengths_first) array.swap_axes(1, 2);
 }
@@ -26,6 +26,7 @@ void Inputs::read(nb::handle object, Array& array, Place place) const {
 }
 
 void Inputs::read_first(nb::handle object, Place place) {
+  first_ = place.argument;
   q.read(object, place);
   if (q.rank() != 3 && q.rank() != 4)
     raise(PyExc_ValueError, place, "has rank " + std::to_string(q.rank()) + "; 3 or 4 is wanted");

@@ -27,6 +27,7 @@ class Inputs {
   double work() const;
 
  private:
+  const char* first_ = "q";  // what read_first() read
   void order(Array& array, Place place) const;
 };
 

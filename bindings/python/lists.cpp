@@ -44,7 +44,7 @@ int64_t integral(dlpack::Element element, const char* at) {
     case 16:
       return is_signed ? load<int16_t>(at) : load<uint16_t>(at);
     case 32:
-      return is_signed ? load<int32_t>(at) : load<uint32_t>(at);
+      return is_signed ? int64_t{load<int32_t>(at)} : int64_t{load<uint32_t>(at)};
     default:
       return load<int64_t>(at);
   }

@@ -7,9 +7,14 @@ NB_MODULE(_core, module) {
   face::add_machine(module);
   face::add_attention(module);
   face::add_attention_backward(module);
+  face::add_paged(module);
   face::add_statistics(module);
   face::add_inspect(module);
   face::add_projections(module);
   face::add_layer(module);
+  face::add_kv_cache(module);
   face::add_encoder(module);
+  face::add_byte_pair(module);
+  face::add_decoder(module);
+  face::add_generator(module);
 }

@@ -68,6 +68,7 @@ const Options::Reader Options::kReaders[] = {
     {"causal", [](Options& self, nb::handle value, Place place) { self.read_causal(value, place); }},
     {"query_offset", [](Options& self, nb::handle value, Place place) { self.read_query_offset(value, place); }},
     {"window", [](Options& self, nb::handle value, Place place) { self.read_window(value, place); }},
+    {"window_first", [](Options& self, nb::handle value, Place place) { self.read_window_first(value, place); }},
     {"lengths", [](Options& self, nb::handle value, Place place) { self.lengths_.read_if(value, place); }},
     {"prefixes", [](Options& self, nb::handle value, Place place) { self.prefixes_.read_if(value, place); }},
     {"cu_seqlens", [](Options& self, nb::handle value, Place place) { self.read_cu_seqlens(value, place); }},
@@ -170,8 +171,15 @@ void Options::read_window(nb::handle value, Place place) {
   }
 }
 
+void Options::read_window_first(nb::handle value, Place place) {
+  options_.window_first = integer(value, place);
+  if (options_.window_first < 0)
+    raise(PyExc_ValueError, place, "is " + std::to_string(options_.window_first) + "; 0 or more first keys are wanted");
+}
+
 void Options::read_cu_seqlens(nb::handle value, Place place) {
   const bool pair = is_pair_of_lists(value);
+  one_cu_seqlens_ = !pair;
   cu_seqlens_q_.read_if(pair ? nb::object(value[0]) : nb::borrow(value), place);
   cu_seqlens_k_.read_if(pair ? nb::object(value[1]) : nb::borrow(value), place);
 }
@@ -199,6 +207,10 @@ void Options::read_dropout_stream(nb::handle value, Place place) {
   if (stream > UINT32_MAX)
     raise(PyExc_ValueError, place, "is " + std::to_string(stream) + "; 0 to 4294967295 are wanted");
   options_.dropout_stream = static_cast<uint32_t>(stream);
+}
+
+void Options::keep_queries_alone() {
+  if (one_cu_seqlens_) options_.cu_seqlens_k = nullptr;
 }
 
 void Options::finish() {

@@ -39,6 +39,8 @@ class Options {
 
   const mh_attention_options* get() const { return &options_; }
   RunOptions& run() { return run_; }
+  // cu_seqlens tells of queries alone: a cache knows where its keys begin.
+  void keep_queries_alone();
 
  private:
   struct Reader;
@@ -49,6 +51,7 @@ class Options {
   void read_causal(nb::handle value, Place place);
   void read_query_offset(nb::handle value, Place place);
   void read_window(nb::handle value, Place place);
+  void read_window_first(nb::handle value, Place place);
   void read_cu_seqlens(nb::handle value, Place place);
   void read_segments(nb::handle value, Place place);
   void read_relative_bias(nb::handle value, Place place);
@@ -57,7 +60,7 @@ class Options {
   void finish();
 
   const char* function_;
-  bool has_dropout_seed_ = false;
+  bool has_dropout_seed_ = false, one_cu_seqlens_ = false;
   Array keep_mask_, drop_mask_, bias_, table_;
   Integers query_offsets_, prefixes_, lengths_, cu_seqlens_q_, cu_seqlens_k_, q_segments_, kv_segments_;
   Numbers alibi_slopes_, sinks_;

@@ -50,10 +50,12 @@ class Alignment {
 };
 
 // A query at position p sees the keys p - left .. p + right, both included; negative: no bound on that side. A window
-// of W keys with the query's own is left = W - 1, right = 0.
+// of W keys with the query's own is left = W - 1, right = 0. The first keys of a sequence, so many, are hidden from no
+// row by left (attention sinks; Xiao et al. 2024): right and causal hide them as they hide others.
 struct Window {
   std::int64_t left = -1;
   std::int64_t right = -1;
+  std::int64_t first = 0;  // at least 0; without a bound left it says nothing
 };
 
 // Elements of a type known at run time, read as (batch, heads, q_len, kv_len) with right-aligned broadcasting: a view

@@ -38,6 +38,12 @@ struct ModelConfig {
   std::vector<std::string> layer_types;       // one a layer, where given
   std::optional<std::int64_t> relative_buckets, relative_max_distance;  // T5's
   std::string dtype;                                                    // torch_dtype or dtype, as written
+  // Of decoders. eos_token_id may be one id or several.
+  std::optional<std::int64_t> bos_token_id;
+  std::vector<std::int64_t> eos_token_ids;
+  std::optional<bool> mlp_bias;                                             // Llama's
+  std::optional<bool> scale_attn_weights, scale_attn_by_inverse_layer_idx;  // GPT-2's
+  std::optional<bool> add_cross_attention;
 };
 
 // Throws file_missing; file_malformed: not strict JSON (duplicate keys, depth beyond 64, anything after it), a field of
@@ -46,6 +52,10 @@ struct ModelConfig {
 // read.
 ModelConfig read_config(const std::filesystem::path& path);
 ModelConfig parse_config(std::span<const std::byte> text, const std::string& name);
+
+// The ids that end a text: eos_token_id of generation_config.json where that file is and has it, else of config.json;
+// none where neither says. Throws as read_config.
+std::vector<std::int64_t> read_eos_token_ids(const std::filesystem::path& folder);
 
 // modules.json, its pooling's config.json, sentence_bert_config.json and config_sentence_transformers.json of a
 // sentence-transformers folder. All absent:
@@ -86,5 +96,28 @@ struct WordPieceModel {
 WordPieceModel read_wordpiece(const std::filesystem::path& folder);
 WordPieceModel parse_tokenizer_json(std::span<const std::byte> text, const std::string& name);
 WordPieceModel parse_vocabulary(std::span<const std::byte> text, const std::string& name);
+
+// How a byte-level tokenizer cuts a text into words, which no token crosses: not at all, or by a pattern that is known.
+enum class WordPattern { none, gpt2, llama3 };
+
+// What a byte-level tokenizer by pairs is made of (Sennrich et al. 2016; Radford et al. 2019).
+struct BytePairModel {
+  struct Merge {
+    std::int64_t first, second, merged;  // ids of two tokens side by side, and of the one they become
+  };
+  std::vector<std::string> vocabulary;  // by id, each byte written as a letter of its own; an id without one is empty
+  std::vector<Merge> merges;            // in the order in which they are made
+  WordPattern pattern = WordPattern::gpt2;
+  bool prefix_space = false;                // a space is put before a text that does not begin with one
+  bool whole_words = false;                 // a word that is a token is that token, whatever merges make of it
+  std::vector<std::int64_t> before, after;  // ids that are put around a text
+  std::vector<AddedToken> added;            // in ascending order of ids; those that the vocabulary lacks have the next
+};
+
+// From tokenizer.json of a model BPE with a ByteLevel pre-tokenizer, alone or after a Split by a pattern that is known.
+// Throws as read_wordpiece does: unsupported, by name, for any normalizer, another pre-tokenizer, pattern,
+// post-processor or decoder, for dropout, byte_fallback, and marks inside or at the end of words.
+BytePairModel read_byte_pair(const std::filesystem::path& folder);
+BytePairModel parse_byte_pair_json(std::span<const std::byte> text, const std::string& name);
 
 }  // namespace multihead

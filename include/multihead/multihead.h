@@ -4,15 +4,15 @@
 // Every function that can fail returns a status; then nothing was written (but the count of mh_encoder_tokens), and
 // mh_last_error_message() has a sentence with argument, value and rule. Nothing aborts, exits, prints or throws. What
 // the operations mean, and what holds for bits, masks, special values, threads and allocation, is said once, in the C++
-// headers beside this one (attention.hpp, attention_backward.hpp, masks.hpp, layer.hpp, multi_head_attention.hpp,
-// encoder.hpp), whose names these are with the prefix mh_.
+// headers beside this one (attention.hpp, attention_backward.hpp, kv_cache.hpp, masks.hpp, layer.hpp,
+// multi_head_attention.hpp, encoder.hpp), whose names these are with the prefix mh_.
 //
 // Structs begin with struct_size. Their init functions, called as mh_x_init(&x, sizeof x), set it and every default.
 // Fields are only ever added at the end: a newer library takes what an older caller lacks as its default, and a newer
 // caller's fields are refused by an older library unless they are 0. A pointer to options that is NULL means the
 // defaults; a pointer to a tensor that is NULL, or whose rank is 0, that nothing is given or asked for. Every buffer is
 // the caller's and need only live through the call.
-// Handles are immutable: any number of threads may use one at a time, all but destroy.
+// Handles are immutable, but for mh_kv_cache: any number of threads may use one at a time, all but destroy.
 #ifndef MULTIHEAD_H
 #define MULTIHEAD_H
 
@@ -79,7 +79,8 @@ enum {
   MH_FLOAT16 = 4,
   MH_INT64 = 5,
   MH_BOOL = 6,  // one byte, 0 or not
-  MH_UINT32 = 7
+  MH_UINT32 = 7,
+  MH_INT32 = 8
 };
 
 // Elements someone else owns. Strides count elements and may be 0 or negative where the operation allows it; data
@@ -196,6 +197,7 @@ typedef struct mh_attention_options {
   uint64_t dropout_seed;           // another one each step of a training
   uint32_t dropout_stream;         // tells apart calls that share a seed
   int32_t reserved_2;              // 0
+  int64_t window_first;            // leading keys of a sequence that window_left hides from no row; 0: none
 } mh_attention_options;
 
 MH_API void mh_attention_options_init(mh_attention_options* options, size_t size);
@@ -278,6 +280,25 @@ MH_API mh_status mh_attention_weights(const mh_tensor* q, const mh_tensor* k, co
 MH_API mh_status mh_merge(const mh_tensor* out_a, const mh_tensor* lse_a, const mh_tensor* out_b,
                           const mh_tensor* lse_b, const mh_tensor* out, const mh_tensor* lse,
                           const mh_run_options* run);
+
+// Keys and values that the caller keeps in pages, row by row; PagedKeys of paged_attention.hpp.
+typedef struct mh_paged_keys {
+  uint32_t struct_size;
+  int32_t reserved;              // 0
+  const mh_tensor* k_pages;      // (pages, page_len, kv_heads, head_dim)
+  const mh_tensor* v_pages;      // (pages, page_len, kv_heads, value_dim)
+  const mh_tensor* block_table;  // (sequences, most pages of one) int32
+  const mh_tensor* lengths;      // (sequences) int64: valid positions, the queries' own included
+} mh_paged_keys;
+
+MH_API void mh_paged_keys_init(mh_paged_keys* keys, size_t size);
+
+// Attention of the last queries of each sequence over its pages; paged_attention() of paged_attention.hpp. lse: or
+// NULL.
+//   q (sequences, heads, q_len, head_dim)   out (sequences, heads, q_len, value_dim)   lse (sequences, heads, q_len)
+// or, with options.cu_seqlens_q, batch 1 and the queries one after the other. float32, bfloat16 or float16.
+MH_API mh_status mh_paged_attention(const mh_tensor* q, const mh_paged_keys* keys, const mh_tensor* out,
+                                    const mh_tensor* lse, const mh_attention_options* options);
 
 // Gradients of mh_attention, AttentionGradients of attention_backward.hpp: outputs that are overwritten; NULL: not
 // asked for, and costs nothing. Sums: the type of lse.
@@ -476,6 +497,78 @@ MH_API mh_status mh_layer_forward(const mh_layer* layer, const mh_tensor* query,
 MH_API mh_status mh_layer_scratch_bytes(const mh_layer* layer, int64_t batch, int64_t q_len, int64_t kv_len,
                                         int32_t self, const mh_layer_options* options,
                                         const mh_layer_requests* requests, size_t* bytes);
+
+// ---- A cache of keys and values
+
+typedef int32_t mh_kv_storage;
+enum { MH_KV_FLOAT32 = 0, MH_KV_BFLOAT16 = 1, MH_KV_FLOAT16 = 2, MH_KV_INT8 = 3 };
+typedef int32_t mh_kv_scales;
+enum { MH_KV_PER_TOKEN = 0, MH_KV_PER_CHANNEL = 1 };
+
+// KvCacheSpec of kv_cache.hpp.
+typedef struct mh_kv_cache_spec {
+  uint32_t struct_size;
+  mh_kv_storage storage;
+  mh_kv_scales scales;  // of int8
+  int32_t reserved;     // 0
+  int64_t layers;       // 1 by init
+  int64_t kv_heads, head_dim;
+  int64_t value_dim;          // 0: head_dim
+  int64_t pages;              // in all
+  int64_t page_len;           // 128 by init; a multiple of 32
+  int64_t window;             // -1 by init: every key is kept; otherwise those before a query's own that it may see
+  int64_t first;              // with window: leading keys that are kept
+  const mh_tensor* k_scales;  // (layers, kv_heads, head_dim) float32, with MH_KV_PER_CHANNEL
+  const mh_tensor* v_scales;  // (layers, kv_heads, value_dim) float32
+} mh_kv_cache_spec;
+
+MH_API void mh_kv_cache_spec_init(mh_kv_cache_spec* spec, size_t size);
+
+// Not for many threads at once where one of them changes it; any number may call mh_kv_cache_attention.
+typedef struct mh_kv_cache mh_kv_cache;
+// The name of a sequence of one cache, never 0 and never given twice.
+typedef uint64_t mh_kv_sequence;
+
+// Allocates all pages. *cache is set only on MH_OK, and freed by mh_kv_cache_destroy.
+MH_API mh_status mh_kv_cache_create(const mh_kv_cache_spec* spec, mh_kv_cache** cache);
+MH_API void mh_kv_cache_destroy(mh_kv_cache* cache);  // NULL is fine
+
+// Pages that no sequence holds, and sequences.
+MH_API mh_status mh_kv_cache_free_pages(const mh_kv_cache* cache, int64_t* pages);
+MH_API mh_status mh_kv_cache_sequences(const mh_kv_cache* cache, int64_t* count);
+
+MH_API mh_status mh_kv_cache_add(mh_kv_cache* cache, mh_kv_sequence* sequence);  // an empty one
+
+// One of the same first length positions, in shared pages; -1: all of them.
+MH_API mh_status mh_kv_cache_fork(mh_kv_cache* cache, mh_kv_sequence source, int64_t length, mh_kv_sequence* sequence);
+MH_API mh_status mh_kv_cache_remove(mh_kv_cache* cache, mh_kv_sequence sequence);
+// Forgets positions from length on.
+MH_API mh_status mh_kv_cache_truncate(mh_kv_cache* cache, mh_kv_sequence sequence, int64_t length);
+MH_API mh_status mh_kv_cache_length(const mh_kv_cache* cache, mh_kv_sequence sequence, int64_t layer, int64_t* length);
+// The positions [*begin, *end) that a sliding cache gave back.
+MH_API mh_status mh_kv_cache_given_back(const mh_kv_cache* cache, mh_kv_sequence sequence, int64_t* begin,
+                                        int64_t* end);
+
+// Appends positions to each of count sequences: k (sequences, kv_heads, tokens, head_dim), v (.., value_dim); with
+// cu_seqlens (sequences + 1) int64 batch 1 and one after the other. cu_seqlens: or NULL.
+MH_API mh_status mh_kv_cache_append(mh_kv_cache* cache, int64_t layer, const mh_kv_sequence* sequences, size_t count,
+                                    const mh_tensor* k, const mh_tensor* v, const mh_tensor* cu_seqlens);
+// Positions from first on, as many as k and v have: k (kv_heads, positions, head_dim), v (.., value_dim), of the type
+// that the cache stores; float32 of int8.
+MH_API mh_status mh_kv_cache_read(const mh_kv_cache* cache, int64_t layer, mh_kv_sequence sequence, int64_t first,
+                                  const mh_tensor* k, const mh_tensor* v);
+
+// Attention of the last queries of each sequence over what the cache holds; attention() of kv_cache.hpp. lse: or NULL.
+//   q (sequences, heads, q_len, head_dim)   out (sequences, heads, q_len, value_dim)   lse (sequences, heads, q_len)
+// or, with options.cu_seqlens_q, batch 1 and the queries one after the other. q and out are of the type that the cache
+// stores; over int8 float32, bfloat16 or float16.
+MH_API mh_status mh_kv_cache_attention(const mh_kv_cache* cache, int64_t layer, const mh_kv_sequence* sequences,
+                                       size_t count, const mh_tensor* q, const mh_tensor* out, const mh_tensor* lse,
+                                       const mh_attention_options* options);
+
+// A sequence to a .safetensors file and back; kv_cache_files.hpp. MH_UNSUPPORTED: the library is built without models.
+MH_API mh_status mh_kv_cache_save(const mh_kv_cache* cache, mh_kv_sequence sequence, const char* path);
+MH_API mh_status mh_kv_cache_load(mh_kv_cache* cache, const char* path, mh_kv_sequence* sequence);
 
 // ---- Encoders
 

@@ -71,6 +71,9 @@ class Task {
   // The numbers of heads and seeds of the published study.
   virtual std::vector<std::int64_t> study_heads() const = 0;
   virtual std::int64_t study_seeds() const = 0;
+  // Of a language model, whose learned folder is one of GPT-2: its tokenizer.json, where token 0 stands before and
+  // behind a text. Empty: it is none.
+  virtual std::string_view tokenizer() const { return {}; }
 };
 
 std::span<const std::string_view> task_names() noexcept;
@@ -89,7 +92,8 @@ Run run_task(const Task& task, Transformer<float>& model, std::uint64_t seed, co
              const TransformerOptions& machine = {});
 
 // A learned model in a folder, which is made where there is none: model.safetensors, whose metadata name task, heads
-// and seed. Throws as load_checkpoint does; bad_option for a task that there is not.
+// and seed; of a language model with GPT-2's names, beside config.json, generation_config.json and tokenizer.json.
+// Throws as load_checkpoint does; bad_option for a task that there is not.
 void save_learned(const std::filesystem::path& folder, const Task& task, const Transformer<float>& model,
                   std::uint64_t seed);
 struct Learned {

@@ -60,6 +60,10 @@ void check_equal(const char* function, std::string_view subject, std::string_vie
 void check_between(const char* function, std::string_view what, std::int64_t value, std::int64_t low,
                    std::int64_t high);
 
+// Bounds of packed sequences: they begin at 0, never fall, and end at a length, called `end`.
+void check_boundaries(const char* function, const char* name, std::span<const std::int64_t> bounds, const char* end,
+                      std::int64_t length);
+
 // Whether anything in the options reads positions.
 bool goes_by_position(const AttentionOptions& options);
 // An alignment is named where positions are read and a sequence's queries and keys differ in number.

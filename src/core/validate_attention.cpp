@@ -39,19 +39,6 @@ void check_count(const char* function, const char* name, std::size_t count, cons
   check_equal(function, name, "has", static_cast<std::int64_t>(count), what, wanted);
 }
 
-void check_boundaries(const char* function, const char* name, std::span<const std::int64_t> bounds, const char* end,
-                      std::int64_t length) {
-  if (bounds.front() != 0)
-    refuse(function, std::string(name) + " begins with " + text(bounds.front()) + "; it must begin with 0");
-  for (std::size_t s = 1; s < bounds.size(); ++s)
-    if (bounds[s] < bounds[s - 1])
-      refuse(function, std::string(name) + " falls from " + text(bounds[s - 1]) + " to " + text(bounds[s]) +
-                           "; it may never fall");
-  if (bounds.back() != length)
-    refuse(function, std::string(name) + " ends at " + text(bounds.back()) + ", " + end + " is " + text(length) +
-                         "; they must be equal");
-}
-
 void check_packing(const char* function, const AttentionShape& shape, const AttentionOptions& options) {
   const auto& [starts_q, starts_k] = std::pair{options.cu_seqlens_q, options.cu_seqlens_k};
   const bool packed = !starts_q.empty() || !starts_k.empty();
@@ -184,6 +171,19 @@ void check_broadcast(const char* function, const char* name, const BroadcastView
 
 }  // namespace
 
+void check_boundaries(const char* function, const char* name, std::span<const std::int64_t> bounds, const char* end,
+                      std::int64_t length) {
+  if (bounds.front() != 0)
+    refuse(function, std::string(name) + " begins with " + text(bounds.front()) + "; it must begin with 0");
+  for (std::size_t s = 1; s < bounds.size(); ++s)
+    if (bounds[s] < bounds[s - 1])
+      refuse(function, std::string(name) + " falls from " + text(bounds[s - 1]) + " to " + text(bounds[s]) +
+                           "; it may never fall");
+  if (bounds.back() != length)
+    refuse(function, std::string(name) + " ends at " + text(bounds.back()) + ", " + end + " is " + text(length) +
+                         "; they must be equal");
+}
+
 void check_named(const char* function, const AttentionOptions& options, std::int64_t queries, std::int64_t keys) {
   if (options.alignment.kind() != Alignment::Kind::unnamed || queries == keys || !goes_by_position(options)) return;
   const char* what = options.causal                 ? "causal"
@@ -207,6 +207,8 @@ void check_attention(const char* function, const AttentionShape& shape, const At
   // Finite and not zero in float too, with room for products.
   if (options.softcap != 0 && !(options.softcap >= 1e-18 && options.softcap <= 1e18))
     refuse(function, "softcap is " + std::to_string(options.softcap) + "; it must be 0 or from 1e-18 to 1e18");
+  if (options.window.first < 0)
+    refuse(function, "window.first is " + text(options.window.first) + "; it must be at least 0");
   check_dropout(function, shape, options);
   check_packing(function, shape, options);
   check_sequences(function, shape, options);

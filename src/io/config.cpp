@@ -89,6 +89,21 @@ void read_layer_types(const Fields& fields, ModelConfig& config) {
                                      std::to_string(config.layers) + " layers");
 }
 
+// One id, or several in an array.
+std::vector<std::int64_t> read_eos(const Fields& fields) {
+  constexpr const char* kName = "eos_token_id";
+  const Json* const value = fields.find({kName});
+  std::vector<std::int64_t> ids;
+  if (!value) return ids;
+  if (!value->is_array()) return {*fields.whole({kName}, 0, kMostExtent)};
+  for (const Json& id : *value) {
+    if (!id.is_number_unsigned() || id.get<std::uint64_t>() > std::uint64_t{kMostExtent})
+      fields.refuse_kind(kName, id, "an id, or an array of ids");
+    ids.push_back(id.get<std::int64_t>());
+  }
+  return ids;
+}
+
 ModelConfig config_of(const Fields& fields) {
   ModelConfig config;
   config.model_type = fields.required("model_type", fields.text({"model_type"}));
@@ -112,6 +127,12 @@ ModelConfig config_of(const Fields& fields) {
   config.relative_buckets = fields.whole({"relative_attention_num_buckets"}, 1, kMostExtent);
   config.relative_max_distance = fields.whole({"relative_attention_max_distance"}, 1, kMostExtent);
   config.dtype = fields.text({"dtype", "torch_dtype"}).value_or("");
+  config.bos_token_id = fields.whole({"bos_token_id"}, 0, kMostExtent);
+  config.eos_token_ids = read_eos(fields);
+  config.mlp_bias = fields.flag("mlp_bias");
+  config.scale_attn_weights = fields.flag("scale_attn_weights");
+  config.scale_attn_by_inverse_layer_idx = fields.flag("scale_attn_by_inverse_layer_idx");
+  config.add_cross_attention = fields.flag("add_cross_attention");
   return config;
 }
 
@@ -125,6 +146,18 @@ ModelConfig parse(std::span<const std::byte> text, const io::Origin& origin) try
 }  // namespace
 
 ModelConfig read_config(const std::filesystem::path& path) { return io::with_file("read_config", path, parse); }
+
+std::vector<std::int64_t> read_eos_token_ids(const std::filesystem::path& folder) {
+  const std::filesystem::path own = folder / "generation_config.json";
+  std::vector<std::int64_t> ids;
+  const auto read = [&](std::span<const std::byte> text, const io::Origin& origin) {
+    const Json json = io::parse_json_file(text, origin);
+    ids = read_eos(Fields(json, origin));
+  };
+  if (io::is_there(own)) io::with_file("read_eos_token_ids", own, read);
+  if (ids.empty()) io::with_file("read_eos_token_ids", folder / "config.json", read);
+  return ids;
+}
 
 ModelConfig parse_config(std::span<const std::byte> text, const std::string& name) {
   return parse(text, io::Origin{"parse_config", name});

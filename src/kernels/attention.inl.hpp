@@ -41,8 +41,9 @@ struct RowState {
   T* distances;   // [kDistanceLines]: what is added at distance key - row, at place row - key + kKeyBlock - 1
   T* staged;      // [kRowBlock][kKeyBlock]: rows of bias or weights
   T* dropout;     // [kKeyBlock]: factors
+  T* scales;      // [kKeyBlock] of keys, then of values, that a cache holds as int8
   T* statistics;  // StatisticsRows
-  T* keys;        // [kKeyBlock][head_dim]: widened, where stored in two bytes
+  T* keys;        // [kKeyBlock][head_dim]: widened, where stored in two bytes or cached
   T* values;      // [kKeyBlock][value_dim]
   T* tiles;       // TileScratch
 
@@ -52,7 +53,7 @@ struct RowState {
     const auto take = [&](bool needed, int lines) {
       return needed ? std::exchange(next, next + lines * kRowBlock) : nullptr;
     };
-    const bool widened = needs.type == Type::bfloat16 || needs.type == Type::float16;
+    const bool widened = needs.type == Type::bfloat16 || needs.type == Type::float16 || needs.cached;
     q = take(true, task.head_dim), scores = take(true, kKeyBlock), out = take(true, task.value_dim);
     max = take(true, 1), sum = take(true, 1), block_max = take(true, 1);
     old_factor = take(true, 1), block_factor = take(true, 1);
@@ -61,6 +62,7 @@ struct RowState {
     distances = take(needs.distances, kDistanceLines);
     staged = take(needs.bias_staged || needs.weights, kKeyBlock);
     dropout = take(needs.dropout, kKeyBlock);
+    scales = take(needs.cached, kScaleLines);
     statistics = take(needs.statistics_lines > 0, static_cast<int>(needs.statistics_lines));
     keys = widened ? next : nullptr, values = widened ? next + kKeyBlock * task.head_dim : nullptr;
     tiles = needs.tiles ? next + (widened ? kKeyBlock * (task.head_dim + task.value_dim) : 0) : nullptr;
@@ -252,8 +254,8 @@ struct BlockMerge {
 };
 
 // Merges the block's sum into that of the rows, and leaves the maximum and the factors for the output.
-template <class T>
-MULTIHEAD_INLINE BlockMerge<T> merge_block(const RowState<T>& rows, int lane, Vec<T> block_sum) {
+template <class T, class Rows>
+MULTIHEAD_INLINE BlockMerge<T> merge_block(const Rows& rows, int lane, Vec<T> block_sum) {
   using Lanes = Vec<T>;
   const Lanes block_max = Lanes::load(rows.block_max + lane), old_max = Lanes::load(rows.max + lane);
   const Lanes max = Lanes::max(block_max, old_max), merged = finite_or_zero<T>(max);

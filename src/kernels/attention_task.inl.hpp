@@ -4,7 +4,7 @@
 // Packs the queries of the task as floats, widening those that are stored in two bytes.
 template <class T>
 void pack_query_panel(const AttentionTask<T>& task, const RowState<T>& rows) {
-  if (!rows.keys)
+  if (task.q.type == kTypeOf<T>)
     return pack_panel<T>(static_cast<const T*>(task.q.data), task.q.stride, task.rows, task.head_dim, rows.q);
   for (int row = 0; row < task.rows; ++row)
     load_row<T>(element(task.q.data, task.q.type, row * task.q.stride), task.q.type, 1, task.head_dim,
@@ -18,12 +18,15 @@ void pack_queries(const AttentionTask<T>& task, const RowState<T>& rows) {
     pack_query_pairs(task, rows);
   else
     pack_query_panel(task, rows);
+  if constexpr (sizeof(T) == sizeof(float))
+    if (task.cache && task.cache->by_channel)
+      scale_lines(rows.q, task.head_dim, (task.rows + Vec<T>::kLanes - 1) / Vec<T>::kLanes, task.cache->k_scales);
 }
 
 // Writes the panel of outputs, rounding to two bytes where they are stored so.
 template <class T>
 void write_output(const AttentionTask<T>& task, const RowState<T>& rows) {
-  if (!rows.values)
+  if (task.needs.type == kTypeOf<T>)
     return unpack_panel<T>(rows.out, task.rows, task.value_dim, static_cast<T*>(task.out), task.out_stride);
   unpack_panel<T>(rows.out, task.rows, task.value_dim, rows.values, task.value_dim);
   for (int row = 0; row < task.rows; ++row) {
@@ -86,7 +89,9 @@ template <class T>
 void score_block(const Walk<T>& walk, const Group& group) {
   if constexpr (kPairs) return pair_score_block(walk, group);
   const auto& task = walk.task;
-  product_block(walk, walk.rows, {walk.keys, walk.k_stride, task.head_dim, task.scale, !task.terms.any()}, group);
+  if constexpr (sizeof(T) == sizeof(float))
+    if (task.cache) return cached_score_block(walk, group);
+  product_block(walk, walk.rows, {walk.keys, walk.k_stride, task.head_dim, task.scale, !walk.terms()}, group);
 }
 
 // The terms of the group's scores.
@@ -194,6 +199,8 @@ void finish(const Walk<T>& walk) {
     Lanes::select(empty, Lanes::splat(empty_lse), lse).store(rows.end + lane);
     Lanes::select(empty, Lanes::splat(1), sum).store(rows.sum + lane);
   }
+  if constexpr (sizeof(T) == sizeof(float))
+    if (task.cache && task.cache->by_channel) scale_lines(rows.out, task.value_dim, walk.vecs, task.cache->v_scales);
   if (task.out) write_output(task, rows);
   for (int row = 0; row < task.rows; ++row) {
     if (task.lse) task.lse[row * task.lse_stride] = rows.end[row];
@@ -233,14 +240,16 @@ void attention_task(const AttentionTask<T>& task) noexcept {
   count_task(task.handed_on_by.value_or(kTarget));
   Walk<T> walk(task);
   const RowState<T>& rows = walk.rows;
-  const bool terms = task.terms.any(), drops = task.out && task.dropout.any();
+  const bool drops = task.out && task.dropout.any();
   const StatisticsRows<T> statistics(walk);
   pack_queries(task, rows);
   start_rows(walk);
   if constexpr (kPairs) start_pairs(walk);
   if (task.statistics) start_statistics(walk, statistics);
   const KeyRange keys = keys_of(walk);
-  for (std::int64_t start = keys.begin / kKeyBlock * kKeyBlock; start < keys.end; start += kKeyBlock) {
+  for (std::int64_t start = keys.begin / kKeyBlock * kKeyBlock; start < keys.end; start = walk.block_after(start)) {
+    walk.enter(start);
+    const bool terms = walk.terms();
     const KeyRange seen = walk.block_keys(start);
     if (seen.begin >= seen.end) continue;
     if (task.out && start + kKeyBlock >= keys.end) prefetch_output(task);
@@ -263,6 +272,7 @@ void attention_task(const AttentionTask<T>& task) noexcept {
       else
         softmax_block(walk, group);
       if (drops) drop_block(walk, group);
+      if (walk.cached.value_scales) scale_weights(walk, group);
       if (task.out) output_block(walk, group);
     }
   }

@@ -58,7 +58,9 @@ bool BackwardPass<S>::sees_any(std::int64_t b, std::int64_t head, std::int64_t r
   const Sequence sequence = schedule_.sequences().of_row(b, row);
   const KeyRange keys = sequence.row(row - sequence.q_begin, schedule_.rules());
   for (std::int64_t key = keys.begin; key < keys.end; ++key)
-    if (!hidden(options_, {b, head, row, sequence.k_begin + key})) return true;
+    if (sequence.outside_gap(row - sequence.q_begin, key, schedule_.rules()) &&
+        !hidden(options_, {b, head, row, sequence.k_begin + key}))
+      return true;
   return false;
 }
 

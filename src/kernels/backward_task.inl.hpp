@@ -122,7 +122,7 @@ MULTIHEAD_NOINLINE void add_to_bias(const BackwardTask<T>& task, const RowState<
 template <class T>
 bool weigh_step(const BackwardTask<T>& task, const Walk<T>& walk, const BackwardRows<T>& rows, KeyRange seen) {
   const AttentionTask<T>& attention = task.attention;
-  const bool dense = attention.terms.dense(), terms = attention.terms.any();
+  const bool dense = attention.terms.dense(), terms = walk.terms();
   const RowState<T>& state = walk.rows;
   RowState<T> upward = state;  // the tile of dP
   upward.q = state.out, upward.scores = rows.products, upward.block_max = rows.largest;
@@ -225,9 +225,10 @@ void backward_task(const BackwardTask<T>& task) noexcept {
     open_keys(task, rows);
   }
   walk.keys = rows.keys, walk.k_stride = rows.q_width;
+  walk.enter(task.key);
   const KeyRange seen = walk.block_keys(task.key);
   if (seen.begin >= seen.end) return;
-  if (attention.terms.any() && !open_terms(walk, task.key, seen)) return;
+  if (walk.terms() && !open_terms(walk, task.key, seen)) return;
   read_queries(task, walk.rows, rows);
   walk.set_ranges(task.key);
   if (attention.dropout.any())

@@ -13,7 +13,7 @@ static_assert(kRowBlock % kSumChains == 0);
 template <class T>
 void column_weights(const Walk<T>& walk, std::int64_t start, KeyRange seen, const bool (&careful)[kMaxVecs]) {
   using Lanes = Vec<T>;
-  const bool terms = walk.task.terms.any();
+  const bool terms = walk.terms();
   for (int first = 0; first < walk.vecs; first += kTileVecs) {
     const Group group = group_of(walk, first, start);
     if (group.begin < group.end) {
@@ -87,7 +87,6 @@ void columns_task(const ColumnsTask<T>& task) noexcept {
   const AttentionTask<T>& attention = task.attention;
   Walk<T> walk(attention);
   const RowState<T>& rows = walk.rows;
-  const bool terms = attention.terms.any();
   pack_queries(attention, rows);
   bool careful[kMaxVecs] = {}, any_careful = false;
   for (int vec = 0; vec < walk.vecs; ++vec) {
@@ -101,10 +100,11 @@ void columns_task(const ColumnsTask<T>& task) noexcept {
     }
     any_careful |= careful[vec];
   }
-  for (std::int64_t start = task.k_begin; start < task.k_end; start += kKeyBlock) {
+  for (std::int64_t start = task.k_begin; start < task.k_end; start = walk.block_after(start)) {
+    walk.enter(start);
     const KeyRange seen = walk.block_keys(start);
     if (seen.begin >= seen.end) continue;
-    if (terms && !open_terms(walk, start, seen)) continue;
+    if (walk.terms() && !open_terms(walk, start, seen)) continue;
     if (attention.terms.dense() || any_careful || !walk.all_see(start)) walk.set_ranges(start);
     walk.set_keys(start, seen);
     column_weights(walk, start, seen, careful);

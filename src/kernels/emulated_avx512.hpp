@@ -120,6 +120,12 @@ MULTIHEAD_INLINE void _mm512_mask_storeu_pd(double* p, __mmask8 mask, __m512d a)
 MULTIHEAD_INLINE __m512i _mm512_cvtepu16_epi32(__m256i a) {
   return {_mm256_cvtepu16_epi32(_mm256_castsi256_si128(a)), _mm256_cvtepu16_epi32(_mm256_extracti128_si256(a, 1))};
 }
+MULTIHEAD_INLINE __m512i _mm512_cvtepi8_epi32(__m128i a) {
+  return {_mm256_cvtepi8_epi32(a), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(a, a))};
+}
+MULTIHEAD_INLINE __m512 _mm512_cvtepi32_ps(__m512i a) {
+  return {_mm256_cvtepi32_ps(a.low), _mm256_cvtepi32_ps(a.high)};
+}
 MULTIHEAD_INLINE __m512 _mm512_cvtph_ps(__m256i a) {
   return {_mm256_cvtph_ps(_mm256_castsi256_si128(a)), _mm256_cvtph_ps(_mm256_extracti128_si256(a, 1))};
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/backward_task.hpp"
+#include "kernels/decode_task.hpp"
 #include "kernels/table.hpp"
 
 namespace multihead {
@@ -27,6 +28,17 @@ void hand_on_backward(const BackwardTask<T>& task) noexcept {
 template <const KernelTable& other>
 void hand_on_narrow_matmul(const NarrowMatmulTask& task) noexcept {
   other.narrow_matmul(task);
+}
+
+template <Target asked, const KernelTable& other>
+void hand_on_decode(const DecodeTask& task) noexcept {
+  DecodeTask handed = task;
+  handed.handed_on_by = asked;
+  other.decode(handed);
+}
+template <const KernelTable& other>
+void hand_on_decode_fold(const DecodeFold& fold) noexcept {
+  other.decode_fold(fold);
 }
 
 // Every entry, for the target to put its own over some.

@@ -73,6 +73,12 @@ void set_key_pairs(Walk<T>& walk, std::int64_t start, KeyRange seen) {
   if constexpr (kTiles) return set_key_tiles(walk, start, seen);
   const AttentionTask<T>& task = walk.task;
   PairBlock<T>& block = walk.pairs;
+  if (task.cache) {
+    auto* const copies = reinterpret_cast<std::uint16_t*>(walk.rows.keys);
+    block.keys = copies;
+    block.k_stride = 2 * pairs_of(task.head_dim);
+    return copy_cached_pairs(walk, start, seen, block.k_stride, copies);
+  }
   if (task.head_dim % 2 == 0) {
     block.keys = static_cast<const std::uint16_t*>(element(task.k.data, task.k.type, start * task.k.stride));
     block.k_stride = task.k.stride;
@@ -106,11 +112,16 @@ MULTIHEAD_NOINLINE bool turn_values(const AttentionTask<T>& task, std::int64_t s
       const std::int64_t keys = std::min<std::int64_t>(task.kv_len - start - first, kKeys);
       const int columns = std::min(task.value_dim - column, kLanes);
       std::int64_t stride = task.v.stride;
-      const auto* from =
-          static_cast<const std::uint16_t*>(element(task.v.data, task.v.type, (start + first) * stride)) + column;
-      if (keys < kKeys || columns < kLanes) {
-        copy_edge(from, stride, keys, columns, edge);
-        from = edge[0], stride = kLanes;
+      const std::uint16_t* from = edge[0];
+      if (task.cache) {
+        copy_cached_edge(task, start + first, keys, KeyRange{column, column + columns}, edge);
+        stride = kLanes;
+      } else {
+        from = static_cast<const std::uint16_t*>(element(task.v.data, task.v.type, (start + first) * stride)) + column;
+        if (keys < kKeys || columns < kLanes) {
+          copy_edge(from, stride, keys, columns, edge);
+          from = edge[0], stride = kLanes;
+        }
       }
       Lanes x[kLanes];
       MULTIHEAD_UNROLL
@@ -185,7 +196,7 @@ void pair_score_block(const Walk<T>& walk, const Group& group) {
   const bool prefetch = group.first == 0 && task.terms.dense();
   in_strips(group.begin, group.end, [&]<int N>(int key) {
     if (prefetch && N == kTileBroadcasts) prefetch_terms(walk, group.start, key, N);
-    const KeyStrip strip = strip_of(walk, group, key, N, !task.terms.any());
+    const KeyStrip strip = strip_of(walk, group, key, N, !walk.terms());
     if (strip.low >= strip.high) return;
     const int lane = (group.first + strip.low) * Vec<T>::kLanes;
     by_width(strip.high - strip.low, [&]<int V>() {
@@ -295,8 +306,10 @@ void pair_output_block(const Walk<T>& walk, const Group& group) {
   pack_weights(walk, group);
   multiply_value_pairs(walk, group);
   for (int key = group.begin; walk.pairs.special && key < group.end; ++key) {
-    const auto* const values =
-        static_cast<const BFloat16*>(element(task.v.data, task.v.type, (group.start + key) * task.v.stride));
+    const auto* const values = static_cast<const BFloat16*>(
+        task.cache ? cached_value_row(*task.cache, group.start + key, task.value_dim)
+                   : element(task.v.data, task.v.type, (group.start + key) * task.v.stride));
+    if (!values) continue;
     for (int column = 0; column < task.value_dim; ++column)
       if (const float x = static_cast<float>(values[column]); !(x - x == 0))
         add_special<T>(walk, group, key, column, x);

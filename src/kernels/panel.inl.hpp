@@ -21,6 +21,18 @@ MULTIHEAD_INLINE void transpose(Vec<T> (&x)[Vec<T>::kLanes]) {
   }
 }
 
+// kLanes elements of as many rows, stride apart, transposed: by loads of half rows where a target has something better.
+template <class T>
+MULTIHEAD_INLINE void load_turned(const T* rows, std::int64_t stride, Vec<T> (&x)[Vec<T>::kLanes]) {
+  if constexpr (requires { Vec<T>::load_turned(rows, stride, x); }) {
+    Vec<T>::load_turned(rows, stride, x);
+  } else {
+    MULTIHEAD_UNROLL
+    for (int i = 0; i < Vec<T>::kLanes; ++i) x[i] = Vec<T>::load(rows + i * stride);
+    transpose<T>(x);
+  }
+}
+
 // panel[c * kRowBlock + r] = source[r * stride + c] for r < rows, c < columns; lanes from rows up to the next whole
 // register become zero.
 template <class T>
@@ -33,9 +45,7 @@ MULTIHEAD_NOINLINE void pack_panel(const T* source, std::int64_t stride, int row
       T* const to = panel + c * kRowBlock + r;
       V x[kLanes];
       if (valid == kLanes && r + kLanes <= rows) {
-        MULTIHEAD_UNROLL
-        for (int i = 0; i < kLanes; ++i) x[i] = V::load(source + (r + i) * stride + c);
-        transpose<T>(x);
+        load_turned<T>(source + r * stride + c, stride, x);
         MULTIHEAD_UNROLL
         for (int i = 0; i < kLanes; ++i) x[i].store(to + i * kRowBlock);
         continue;

@@ -133,7 +133,7 @@ void set_key_pairs(Walk<T>& walk, std::int64_t start, KeyRange seen) {
   const BlockParts block(task, scratch, start);
   const bool split = !block.known || *block.known >> 1 != block.id;
   const KeyRange range = block.known && split ? valid_keys(task, start) : seen;
-  walk.keys = Walk<T>::block_of(task.k, start, range, task.head_dim, walk.rows.keys);
+  walk.point_to_keys(start, range);
   if (split) split_keys(walk, scratch, block, range);
   if (split && block.known) *block.known = block.id << 1;
   walk.pairs.keys = block.keys;
@@ -191,7 +191,7 @@ void set_value_pairs(Walk<T>& walk, std::int64_t start, KeyRange seen) {
   const TileScratch scratch(task, walk.rows.tiles);
   const BlockParts block(task, scratch, start);
   const KeyRange valid = valid_keys(task, start);
-  walk.values = Walk<T>::block_of(task.v, start, valid, task.value_dim, walk.rows.values);
+  walk.point_to_values(start, valid);
   if (!block.known || !(*block.known & 1)) split_values(walk, scratch, block, valid.end, block.known ? valid : seen);
   if (block.known) *block.known |= 1;
   walk.pairs.values = reinterpret_cast<const T*>(block.values);
@@ -237,8 +237,7 @@ template <class T>
 void pair_score_block(const Walk<T>& walk, const Group& group) {
   const AttentionTask<T>& task = walk.task;
   if (!(-kLargestScale <= task.scale && task.scale <= kLargestScale))
-    return product_block(walk, walk.rows, {walk.keys, walk.k_stride, task.head_dim, task.scale, !task.terms.any()},
-                         group);
+    return product_block(walk, walk.rows, {walk.keys, walk.k_stride, task.head_dim, task.scale, !walk.terms()}, group);
   const TileScratch scratch(task, walk.rows.tiles);
   multiply_keys<3>(
       walk, group,

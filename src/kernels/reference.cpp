@@ -58,7 +58,7 @@ void attention_reference(View4<const double> q, View4<const double> k, View4<con
           const std::int64_t key = sequence.k_begin + j;
           double dot = 0;
           for (std::int64_t c = 0; c < shape.head_dim; ++c) dot += q(b, h, row, c) * k(b, kv, key, c);
-          if (hidden(options, {b, h, row, key})) continue;
+          if (!sequence.outside_gap(i, j, rules) || hidden(options, {b, h, row, key})) continue;
           visible.push_back(key);
           weights.push_back(score_of(dot * scale, options, i + sequence.offset, j, {b, h, row, key}));
         }

@@ -47,6 +47,7 @@ struct Definition {
   const AttentionOptions& options;
   AttentionShape shape;
   double scale;
+  RangeRules rules{options};
 
   void clear_all() const {
     clear(to.q), clear(to.k), clear(to.v), clear(to.bias), clear(to.relative_bias);
@@ -64,7 +65,7 @@ struct Definition {
     std::vector<Pair> pairs;
     for (std::int64_t j = range.begin; j < range.end; ++j) {
       const Place place{row.b, row.h, row.i, sequence.k_begin + j};
-      if (hidden(options, place)) continue;
+      if (!sequence.outside_gap(row.position - sequence.offset, j, rules) || hidden(options, place)) continue;
       double product = 0;
       for (std::int64_t c = 0; c < shape.head_dim; ++c)
         product += forward.q(row.b, row.h, row.i, c) * forward.k(row.b, row.kv, place[3], c);
@@ -131,7 +132,6 @@ void attention_backward_reference(const AttentionForward<double>& forward, const
   const AttentionShape shape = shape_of(forward.q, forward.k, forward.v);
   const double scale = options.scale ? *options.scale : default_scale(shape.head_dim);
   const Definition definition{forward, gradients, options, shape, scale};
-  const RangeRules rules(options);
   Sequences sequences(shape, options);
   std::vector<std::byte> tables(sequences.scratch_bytes());
   sequences.prepare(kName, tables.data());
@@ -142,7 +142,7 @@ void attention_backward_reference(const AttentionForward<double>& forward, const
       for (std::int64_t i = 0; i < sequence.q_len; ++i)
         definition.add_row(
             {sequence.batch, h, sequence.q_begin + i, h / (shape.heads / shape.kv_heads), i + sequence.offset},
-            sequence, sequence.row(i, rules));
+            sequence, sequence.row(i, definition.rules));
   }
 }
 

@@ -70,7 +70,7 @@ TaskNeeds Schedule<T>::needs() const {
           .value_dim = shape_.value_dim,
           .type = shape_.type,
           .bias = bias.given(),
-          .masks = options_.keep_mask.given() || options_.drop_mask.given(),
+          .masks = options_.keep_mask.given() || options_.drop_mask.given() || RangeRules(options_).first > 0,
           .distances = options_.relative_bias.given(),
           .bias_staged = bias.given() && !plain,
           .dropout = options_.dropout.probability > 0,
@@ -133,11 +133,17 @@ void Schedule<T>::fill_distances() {
 }
 
 template <class T>
+T Schedule<T>::slope(std::int64_t head) const {
+  const auto& slopes = options_.alibi_slopes;
+  return slopes.empty() ? T(0) : static_cast<T>(-slopes[static_cast<std::size_t>(head)] * unit_);
+}
+
+template <class T>
 ScoreTerms<T> Schedule<T>::terms(const Sequence& sequence, std::int64_t head, std::int64_t row) const {
   const auto h = static_cast<std::size_t>(head);
   ScoreTerms<T> terms;
   terms.cap = cap_;
-  if (!options_.alibi_slopes.empty()) terms.slope = static_cast<T>(-options_.alibi_slopes[h] * unit_);
+  terms.slope = slope(head);
   if (by_distance_) {
     terms.by_distance = by_distance_ + h * distances();
     terms.max_distance = options_.relative_bias.max_distance;
@@ -150,6 +156,7 @@ ScoreTerms<T> Schedule<T>::terms(const Sequence& sequence, std::int64_t head, st
   if (unit_ > 1) terms.bias_floor /= static_cast<T>(unit_ * (1 + 0x1p-20));
   terms.keep = dense_term(options_.keep_mask.view, {}, 1, sequence, head, row);
   terms.drop = dense_term(options_.drop_mask.view, {}, 1, sequence, head, row);
+  terms.first = rules_.first, terms.left = rules_.left;
   return terms;
 }
 
@@ -217,15 +224,27 @@ struct Schedule<T>::Worker {
 };
 
 template <class T>
+void Schedule<T>::open_worker(std::byte* scratch) const {
+  const Worker its(scratch, finite_entries(), needs_, turned_blocks_);
+  std::fill_n(its.finite, finite_entries(), 0);
+  std::fill_n(its.turned_ids, turned_blocks_, 0);
+}
+
+template <class T>
+void Schedule<T>::run_task(AttentionTask<T>& task, const KernelTable& table, std::byte* scratch) const {
+  const Worker its(scratch, finite_entries(), needs_, turned_blocks_);
+  task.finite = its.finite, task.finite_entries = finite_entries();
+  task.turned = its.turned, task.turned_ids = its.turned_ids, task.turned_blocks = turned_blocks_;
+  task.scratch = its.scratch;
+  table.kernels<T>().attention(task);
+}
+
+template <class T>
 void Schedule<T>::run(const AttentionCall<T>& call, const KernelTable& table, std::byte* scratch) const {
   const std::size_t bytes = task_bytes(false);
-  const auto memory = [&](std::int64_t worker) {
-    return Worker(scratch + static_cast<std::size_t>(worker) * bytes, finite_entries(), needs_, turned_blocks_);
-  };
-  for (std::int64_t worker = 0; worker < std::min<std::int64_t>(options_.threads, tasks()); ++worker) {
-    std::fill_n(memory(worker).finite, finite_entries(), 0);
-    std::fill_n(memory(worker).turned_ids, turned_blocks_, 0);
-  }
+  const auto memory = [&](std::int64_t worker) { return scratch + static_cast<std::size_t>(worker) * bytes; };
+  for (std::int64_t worker = 0; worker < std::min<std::int64_t>(options_.threads, tasks()); ++worker)
+    open_worker(memory(worker));
   parallel_for(tasks(), options_.threads, options_.parallel_for, [&](int worker, std::int64_t index) {
     // Head by head, whose keys then stay in the cache; the last rows first: under a causal mask they are the longest,
     // and the short ones fill the end.
@@ -236,13 +255,9 @@ void Schedule<T>::run(const AttentionCall<T>& call, const KernelTable& table, st
     KeyRange visible[kRowBlock];
     AttentionTask<T> next =
         task(call, sequence, head, row, std::min<std::int64_t>(kRowBlock, sequence.q_len - row), visible);
-    const Worker its = memory(worker);
-    next.finite = its.finite, next.finite_entries = finite_entries();
-    next.turned = its.turned, next.turned_ids = its.turned_ids, next.turned_blocks = turned_blocks_;
-    next.scratch = its.scratch;
     std::optional<StatisticsTask<T>> statistics;
     if (gathered_) next.statistics = &statistics.emplace(statistics_task(*request_, *gathered_, sequence, head, row));
-    table.kernels<T>().attention(next);
+    run_task(next, table, memory(worker));
   });
 }
 

@@ -50,6 +50,8 @@ class Schedule {
   Schedule(const AttentionShape& shape, const AttentionOptions& options, double unit = std::numbers::log2e);
   // Has run() gather statistics of the rows. Both must outlive it. Before task_bytes() is asked.
   void gather(const StatisticsRequest<T>& request, const RowStatistics<T>& to);
+  // Has tasks read CachedRows. Before task_bytes() is asked.
+  void over_cache() { needs_.cached = true; }
   // Adds to the scores of a key, in units of log 2. by_key: (batch, heads, kv_len).
   void add_by_key(const T* by_key) { by_key_ = by_key; }
   // Memory for the tables that prepare() fills, and for the scratch of one worker; multiples of a cache line.
@@ -67,6 +69,16 @@ class Schedule {
 
   // Runs the call. scratch: task_bytes(false) for each of min(threads, tasks()) workers, aligned to a cache line.
   void run(const AttentionCall<T>& call, const KernelTable& table, std::byte* scratch) const;
+
+  // Clears what a worker remembers, in its scratch, before its first task.
+  void open_worker(std::byte* scratch) const;
+  // Runs a task that task() made, in a worker's scratch.
+  void run_task(AttentionTask<T>& task, const KernelTable& table, std::byte* scratch) const;
+
+  // Of a task's scores, as ScoreTerms has them.
+  T scale() const { return scale_; }
+  T cap() const { return cap_; }
+  T slope(std::int64_t head) const;
 
   // The task of rows [row, row + rows) of a sequence, rows at most kRowBlock, for one head: all but the statistics of
   // the softmax and the scratch. visible, kRowBlock of them, gets their ranges.

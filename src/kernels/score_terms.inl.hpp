@@ -30,7 +30,7 @@ inline void range_words(KeyRange range, std::uint32_t (&words)[kMaskWords]) {
   }
 }
 
-// The bits of the block, ranges and masks; false when no row sees a key.
+// The bits of the block, ranges, gaps and masks; false when no row sees a key.
 template <class T>
 bool load_masks(const Walk<T>& walk, std::int64_t start) {
   using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
@@ -41,6 +41,11 @@ bool load_masks(const Walk<T>& walk, std::int64_t start) {
       const KeyRange range = walk.row_keys(row, start);
       range_words(range, seen);
       std::uint32_t words[kMaskWords];
+      if (walk.gapped) {
+        const KeyRange gap = terms.gap(row);
+        range_words({gap.begin - start, gap.end - start}, words);
+        for (int word = 0; word < kMaskWords; ++word) seen[word] &= ~words[word];
+      }
       for (const auto& [mask, flip] : {std::pair{&terms.keep, 0u}, std::pair{&terms.drop, ~0u}}) {
         if (!mask->data) continue;
         mask_words(*mask, row * mask->row_stride + start * mask->key_stride, range, words);

@@ -55,7 +55,8 @@ std::int64_t blocks_of(std::int64_t rows) { return (rows + kRowBlock - 1) / kRow
 RangeRules::RangeRules(const AttentionOptions& options)
     : causal(options.causal),
       left(options.window.left < 0 ? kBeyond : std::min(options.window.left, kBeyond)),
-      right(options.window.right < 0 ? kBeyond : std::min(options.window.right, kBeyond)) {}
+      right(options.window.right < 0 ? kBeyond : std::min(options.window.right, kBeyond)),
+      first(options.window.left < 0 ? 0 : options.window.first) {}
 
 KeyRange Sequence::range(std::int64_t i, const RangeRules& rules) const {
   const std::int64_t p = i + offset;
@@ -65,8 +66,16 @@ KeyRange Sequence::range(std::int64_t i, const RangeRules& rules) const {
 }
 
 KeyRange Sequence::row(std::int64_t i, const RangeRules& rules) const {
-  const KeyRange keys = range(i, rules);
+  KeyRange keys = range(i, rules);
+  if (rules.first > 0) {
+    if (keys.end <= keys.begin) keys.end = std::min(keys.end, rules.first);
+    keys.begin = 0;
+  }
   return keys.begin < keys.end ? keys : KeyRange{0, 0};
+}
+
+bool Sequence::outside_gap(std::int64_t i, std::int64_t key, const RangeRules& rules) const {
+  return key < rules.first || key >= i + offset - rules.left;
 }
 
 KeyRange Sequence::rows_of(std::int64_t k_from, std::int64_t k_to, const RangeRules& rules) const {
@@ -80,18 +89,21 @@ KeyRange Sequence::rows_of(std::int64_t k_from, std::int64_t k_to, const RangeRu
     return low;
   };
   const std::int64_t begin = first([&](const KeyRange& keys) { return keys.end > k_from; });
+  if (k_from < rules.first) return {begin, q_len};
   return {begin, std::max(begin, first([&](const KeyRange& keys) { return keys.begin >= k_to; }))};
 }
 
 // end is clamp(prefix, p + 1, p + 1 + right) cut to the keys, and max(b, min(a, prefix)) = max(b, prefix) +
 // min(a, prefix) - prefix for b <= a: sums of clamped lines. No row's begin lies beyond its end before both are cut.
+// The first keys add those before the begin.
 double Sequence::pairs(const RangeRules& rules) const {
   const std::int64_t shift = offset + 1, cut = std::min(prefix, kv_len);
   const double ends = rules.causal
                           ? sum_clamped(q_len, shift, cut, kv_len) + sum_clamped(q_len, shift + rules.right, 0, cut) -
                                 static_cast<double>(q_len) * static_cast<double>(cut)
                           : sum_clamped(q_len, shift + rules.right, 0, kv_len);
-  return ends - sum_clamped(q_len, offset - rules.left, 0, kv_len);
+  return ends - sum_clamped(q_len, offset - rules.left, 0, kv_len) +
+         sum_clamped(q_len, offset - rules.left, 0, std::min(rules.first, kv_len));
 }
 
 Sequences::Sequences(const AttentionShape& shape, const AttentionOptions& options) : shape_(shape), options_(options) {

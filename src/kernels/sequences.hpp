@@ -19,6 +19,7 @@ std::int64_t blocks_of(std::int64_t rows);
 struct RangeRules {
   bool causal;
   std::int64_t left, right;  // the window; no bound is a number beyond every position
+  std::int64_t first;        // leading keys that left hides from no row; without a bound left 0
 
   explicit RangeRules(const AttentionOptions& options);
 };
@@ -32,9 +33,13 @@ struct Sequence {
   std::int64_t prefix = 0;
   std::int64_t first_block = 0;  // row blocks of the sequences before it
 
-  // The keys, counted from k_begin, that row i sees.
+  // The keys, counted from k_begin, that row i sees, all but those of its gap: with rules.first the range begins at 0.
+  // One that is not empty begins with a key that is seen.
   KeyRange row(std::int64_t i, const RangeRules& rules) const;
-  // The same where it is empty too: neither end falls from row to row, and the begin may lie beyond the end.
+  // Whether the keys of row(i) that key is one of are seen: it lies in no gap.
+  bool outside_gap(std::int64_t i, std::int64_t key, const RangeRules& rules) const;
+  // The keys that row i sees without rules.first, where there is none too: neither end falls from row to row, and the
+  // begin may lie beyond the end.
   KeyRange range(std::int64_t i, const RangeRules& rules) const;
   // The rows [begin, end) outside of which none sees a key of [k_from, k_to).
   KeyRange rows_of(std::int64_t k_from, std::int64_t k_to, const RangeRules& rules) const;

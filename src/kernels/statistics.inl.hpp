@@ -288,9 +288,17 @@ MULTIHEAD_NOINLINE void settle_statistics(const RowState<T>& rows, const Statist
   for (std::int64_t i = 0; i < counts.top; ++i) line(to.top_scores + i * kRowBlock, weight);
 }
 
-// The numbers of one row; its range says how many keys it sees where no mask is dense.
+// The keys of a row's range, but for its gap.
 template <class T>
-void write_statistics(const StatisticsRows<T>& to, int row, const KeyRange& seen, bool dense) {
+std::int64_t visible_keys(const AttentionTask<T>& task, int row) {
+  const KeyRange& keys = task.visible[row];
+  const KeyRange gap = task.terms.gap(row);
+  return keys.end - keys.begin - std::max<std::int64_t>(std::min(keys.end, gap.end) - gap.begin, 0);
+}
+
+// The numbers of one row; of how many keys it sees its range tells where no mask is dense.
+template <class T>
+void write_statistics(const StatisticsRows<T>& to, int row, std::int64_t visible, bool dense) {
   const StatisticsTask<T>& wanted = *to.wanted;
   const auto single = [&](const RowsOutput<T>& out, const T* line) {
     if (out.data) out.at(row, 0) = line[row];
@@ -301,7 +309,7 @@ void write_statistics(const StatisticsRows<T>& to, int row, const KeyRange& seen
   single(wanted.duplicate_mass, to.duplicate);
   single(wanted.induction_mass, to.induction);
   single(wanted.visible, to.visible);
-  if (wanted.visible.data && !dense) wanted.visible.at(row, 0) = static_cast<T>(seen.end - seen.begin);
+  if (wanted.visible.data && !dense) wanted.visible.at(row, 0) = static_cast<T>(visible);
   for (std::int64_t i = 0; i < wanted.counts.offsets; ++i)
     wanted.offset_mass.at(row, i) = to.offsets[i * kRowBlock + row];
   for (std::int64_t i = 0; i < wanted.counts.keys; ++i) wanted.key_mass.at(row, i) = to.keys[i * kRowBlock + row];
@@ -319,5 +327,5 @@ template <class T>
 void finish_statistics(const Walk<T>& walk, const StatisticsRows<T>& to) {
   for (int vec = 0; vec < walk.vecs; ++vec) settle_statistics(walk.rows, to, vec * Vec<T>::kLanes);
   for (int row = 0; row < walk.task.rows; ++row)
-    write_statistics(to, row, walk.task.visible[row], walk.task.terms.dense());
+    write_statistics(to, row, visible_keys(walk.task, row), walk.task.terms.dense());
 }

@@ -2,10 +2,12 @@
 // What a target offers: the tasks of the arithmetic as function pointers, one table a target.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 
+#include "kernels/cached_rows.hpp"
 #include "kernels/math_function.hpp"
 #include "kernels/vector_tasks.hpp"
 #include "multihead/linear.hpp"
@@ -20,7 +22,7 @@ constexpr int kKeyBlock = 128;    // keys of a block, counted from the first key
 constexpr int kSumChains = 16;    // chains of a sum along a row
 constexpr int kInnerBlock = 256;  // input channels of a projection's block
 
-// The keys [begin, end) that a query row sees; begin == end sees none.
+// The keys [begin, end) that a query row sees, but for a gap (ScoreTerms::gap); begin == end sees none.
 struct KeyRange {
   std::int64_t begin = 0;
   std::int64_t end = 0;
@@ -52,8 +54,12 @@ struct ScoreTerms {
   T bias_unit = 1;
   T bias_floor = 0;           // a lower finite bias counts as this one, whose product with bias_unit is still finite
   const T* by_key = nullptr;  // (kv_len), from the sequence's first key: what is added to every row's score of a key
+  // Of a window that keeps first keys: row r sees none of [first, position + r - left), which lie within its range.
+  std::int64_t first = 0, left = 0;  // first 0: there is no gap
 
-  bool dense() const { return bias.data || keep.data || drop.data; }
+  KeyRange gap(std::int64_t row) const { return {first, first > 0 ? std::max(first, position + row - left) : first}; }
+  bool masks() const { return keep.data || drop.data; }
+  bool dense() const { return bias.data || masks(); }
   bool any() const { return cap != 0 || slope != 0 || by_distance || by_key || dense(); }
 };
 
@@ -80,6 +86,7 @@ struct TaskNeeds {
   bool dropout = false;
   std::int64_t statistics_lines = 0;  // statistics_lines()
   bool tiles = false;                 // KernelTable::tiles, of sums in float
+  bool cached = false;                // keys and values are CachedRows
 };
 
 template <class T>
@@ -88,16 +95,17 @@ struct StatisticsTask;
 // Up to kRowBlock query rows of one head against the keys of their sequence.
 template <class T>
 struct AttentionTask {
-  StoredRows q;  // (rows, head_dim)
-  StoredRows k;  // (kv_len, head_dim), from the first key of the sequence
-  StoredRows v;  // (kv_len, value_dim)
-  void* out;     // (rows, value_dim), of q's type; null: no output, v is not read and value_dim is 0
+  StoredRows q;             // (rows, head_dim)
+  StoredRows k;             // (kv_len, head_dim), from the first key of the sequence
+  StoredRows v;             // (kv_len, value_dim)
+  const CachedRows* cache;  // or null: keys and values in the place of k and v; of q's type or int8. In float alone.
+  void* out;                // (rows, value_dim), of q's type; null: no output, v is not read and value_dim is 0
   std::int64_t out_stride;
   T* lse;  // (rows) or null
   std::int64_t lse_stride;
   T* row_max;               // (rows) or null: the largest visible score in units of log 2, for weights_task
   T* row_sum;               // (rows) or null: the sum of 2^(score - row_max); 1 for rows that see no key
-  const KeyRange* visible;  // (rows)
+  const KeyRange* visible;  // (rows), but for the gaps of terms
   std::int64_t kv_len;      // valid keys of the sequence
   // What this worker knows of blocks of values in this call: (block_id << 1 | all finite) + 2 at place block_id /
   // kKeyBlock mod entries, or 0. block_id: first_block_id + the block's first key, no two blocks having the same.
@@ -212,6 +220,7 @@ constexpr std::size_t kNarrowMatmulScratch =
 // Where a task keeps what, in lines of kRowBlock elements and rows of other widths. RowState takes them in this order.
 constexpr int kMaskWords = kKeyBlock / 32;                                           // lines of bits
 constexpr int kDistanceLines = (kKeyBlock + kRowBlock - 1 + kRowBlock) / kRowBlock;  // a block's distances, overlapping
+constexpr int kScaleLines = (2 * kKeyBlock + kRowBlock - 1) / kRowBlock;             // of a block's keys and values
 
 // Beside that, where products are those of tiles (tile_products.inl.hpp): operands as bfloat16, in 1 part or 3, padded
 // to whole tiles, and what the tiles leave.
@@ -235,11 +244,11 @@ struct TileExtents {
 };
 
 constexpr std::size_t attention_scratch_elements(const TaskNeeds& needs) {
-  const bool widened = needs.type == Type::bfloat16 || needs.type == Type::float16;
+  const bool widened = needs.type == Type::bfloat16 || needs.type == Type::float16 || needs.cached;
   const std::int64_t lines = needs.head_dim + needs.value_dim + kKeyBlock + 9 + (needs.bias ? kKeyBlock : 0) +
                              (needs.masks ? kMaskWords : 0) + (needs.distances ? kDistanceLines : 0) +
                              (needs.bias_staged || needs.weights ? kKeyBlock : 0) + (needs.dropout ? kKeyBlock : 0) +
-                             needs.statistics_lines;
+                             (needs.cached ? kScaleLines : 0) + needs.statistics_lines;
   return static_cast<std::size_t>(lines * kRowBlock + (widened ? kKeyBlock * (needs.head_dim + needs.value_dim) : 0) +
                                   (needs.tiles ? TileExtents(needs).elements() : 0));
 }
@@ -271,12 +280,20 @@ struct Kernels {
   void (*row_terms)(const RowTermsTask<T>&) noexcept;
 };
 
+struct DecodeTask;
+struct DecodeFold;
+
 struct KernelTable {
   Target target;
   bool (*available)() noexcept;
   const char* tile_f32;  // the score tile: "8 keys x 48 queries"
   const char* tile_f64;
   void (*narrow_matmul)(const NarrowMatmulTask&) noexcept;
+  // Rows against a cache (decode_task.hpp); null where attention() multiplies by tiles, whose bits are others: then
+  // decode_int8, which is never null, is all that is offered.
+  void (*decode)(const DecodeTask&) noexcept;
+  void (*decode_int8)(const DecodeTask&) noexcept;
+  void (*decode_fold)(const DecodeFold&) noexcept;
   Kernels<float> f32;
   Kernels<double> f64;
   bool turns_values = false;  // attention of bfloat16 multiplies values that are turned round, and may keep them

@@ -41,6 +41,7 @@ constexpr bool kTiles = true;
 #include "kernels/attention.inl.hpp"
 #include "kernels/walk.inl.hpp"
 #include "kernels/score_terms.inl.hpp"
+#include "kernels/cached_keys.inl.hpp"
 #include "kernels/dropout.inl.hpp"
 #include "kernels/statistics_scores.inl.hpp"
 #include "kernels/statistics.inl.hpp"
@@ -69,6 +70,7 @@ bool available() noexcept {
 }
 
 void attention(const AttentionTask<float>& task) noexcept {
+  if (task.cache && task.cache->of_bytes()) return hand_on_attention<Target::amx, avx512_table, float>(task);
   if (task.needs.type != Type::bfloat16) return attention_in_parts(task);
   const amx::TileConfiguration configured;
   amx::attention_task<float>(task);
@@ -97,6 +99,9 @@ const KernelTable amx_table{Target::amx,
                             "16 keys x 48 queries",
                             "8 keys x 24 queries",
                             hand_on_narrow_matmul<avx512_table>,
+                            nullptr,
+                            hand_on_decode<Target::amx, avx512_table>,
+                            hand_on_decode_fold<avx512_table>,
                             float_kernels(),
                             handed_on<Target::amx, avx512_table, double>(),
                             true,

@@ -7,6 +7,7 @@
 
 #include "core/dropout.hpp"
 #include "kernels/backward_task.hpp"
+#include "kernels/decode_task.hpp"
 #include "kernels/region.hpp"
 #include "kernels/standard.hpp"
 #include "kernels/statistics_task.hpp"
@@ -32,6 +33,7 @@ namespace {
 #include "kernels/attention.inl.hpp"
 #include "kernels/walk.inl.hpp"
 #include "kernels/score_terms.inl.hpp"
+#include "kernels/cached_keys.inl.hpp"
 #include "kernels/dropout.inl.hpp"
 #include "kernels/statistics_scores.inl.hpp"
 #include "kernels/statistics.inl.hpp"
@@ -41,6 +43,12 @@ namespace {
 #include "kernels/backward.inl.hpp"
 #include "kernels/backward_task.inl.hpp"
 #include "kernels/merge.inl.hpp"
+#include "kernels/decode_loads.inl.hpp"
+#include "kernels/decode.inl.hpp"
+#include "kernels/decode_block.inl.hpp"
+#include "kernels/decode_weights.inl.hpp"
+#include "kernels/decode_task.inl.hpp"
+#include "kernels/decode_elements.inl.hpp"
 // clang-format on
 }  // namespace
 }  // namespace multihead::avx2
@@ -63,6 +71,9 @@ const KernelTable avx2_table{
     "4 keys x 24 queries",
     "4 keys x 12 queries",
     avx2::narrow_matmul_task,
+    avx2::decode_task,
+    avx2::decode_task,
+    avx2::decode_fold_task,
     {avx2::attention_task<float>, avx2::weights_task<float>, avx2::columns_task<float>, avx2::merge_task<float>,
      avx2::matmul_task<float>, avx2::map_function<float>, avx2::rotary_task<float>, avx2::norm_task<float>,
      avx2::length_task<float>, avx2::norm_back_task<float>, avx2::activation_task<float>, avx2::backward_task<float>,

@@ -5,6 +5,7 @@
 #include "core/dropout.hpp"
 #include "kernels/avx512.hpp"
 #include "kernels/backward_task.hpp"
+#include "kernels/decode_task.hpp"
 #include "kernels/region.hpp"
 #include "kernels/standard.hpp"
 #include "kernels/statistics_task.hpp"
@@ -32,6 +33,7 @@ constexpr bool kPairs = false;  // whether bfloat16 is multiplied in pairs: pair
 #include "kernels/attention.inl.hpp"
 #include "kernels/walk.inl.hpp"
 #include "kernels/score_terms.inl.hpp"
+#include "kernels/cached_keys.inl.hpp"
 #include "kernels/dropout.inl.hpp"
 #include "kernels/statistics_scores.inl.hpp"
 #include "kernels/statistics.inl.hpp"
@@ -41,6 +43,12 @@ constexpr bool kPairs = false;  // whether bfloat16 is multiplied in pairs: pair
 #include "kernels/backward.inl.hpp"
 #include "kernels/backward_task.inl.hpp"
 #include "kernels/merge.inl.hpp"
+#include "kernels/decode_loads.inl.hpp"
+#include "kernels/decode.inl.hpp"
+#include "kernels/decode_block.inl.hpp"
+#include "kernels/decode_weights.inl.hpp"
+#include "kernels/decode_task.inl.hpp"
+#include "kernels/decode_elements.inl.hpp"
 // clang-format on
 }  // namespace
 }  // namespace multihead::avx512
@@ -54,6 +62,9 @@ const KernelTable avx512_table{
     "8 keys x 48 queries",
     "8 keys x 24 queries",
     avx512::narrow_matmul_task,
+    avx512::decode_task,
+    avx512::decode_task,
+    avx512::decode_fold_task,
     {avx512::attention_task<float>, avx512::weights_task<float>, avx512::columns_task<float>, avx512::merge_task<float>,
      avx512::matmul_task<float>, avx512::map_function<float>, avx512::rotary_task<float>, avx512::norm_task<float>,
      avx512::length_task<float>, avx512::norm_back_task<float>, avx512::activation_task<float>,

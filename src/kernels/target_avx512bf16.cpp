@@ -4,6 +4,7 @@
 
 #include "core/dropout.hpp"
 #include "kernels/avx512.hpp"
+#include "kernels/decode_task.hpp"
 #include "kernels/hand_on.hpp"
 #include "kernels/region.hpp"
 #include "kernels/standard.hpp"
@@ -36,6 +37,7 @@ constexpr bool kTiles = false;  // whether tiles multiply them: tile_pairs.inl.h
 #include "kernels/attention.inl.hpp"
 #include "kernels/walk.inl.hpp"
 #include "kernels/score_terms.inl.hpp"
+#include "kernels/cached_keys.inl.hpp"
 #include "kernels/dropout.inl.hpp"
 #include "kernels/statistics_scores.inl.hpp"
 #include "kernels/statistics.inl.hpp"
@@ -43,6 +45,12 @@ constexpr bool kTiles = false;  // whether tiles multiply them: tile_pairs.inl.h
 #include "kernels/attention_task.inl.hpp"
 #include "kernels/weights_task.inl.hpp"
 #include "kernels/columns_task.inl.hpp"
+#include "kernels/decode_loads.inl.hpp"
+#include "kernels/decode_pairs.inl.hpp"
+#include "kernels/decode.inl.hpp"
+#include "kernels/decode_block.inl.hpp"
+#include "kernels/decode_weights.inl.hpp"
+#include "kernels/decode_task.inl.hpp"
 // clang-format on
 }  // namespace
 }  // namespace multihead::avx512bf16
@@ -65,13 +73,20 @@ constexpr Kernels<T> kHandedOn = handed_on<Target::avx512bf16, avx512_table, T>(
 
 // Of the types whose sums are floats, bfloat16 alone is multiplied in pairs.
 void attention(const AttentionTask<float>& task) noexcept {
-  (task.needs.type == Type::bfloat16 ? avx512bf16::attention_task<float> : kHandedOn<float>.attention)(task);
+  const bool pairs = task.needs.type == Type::bfloat16 && !(task.cache && task.cache->of_bytes());
+  (pairs ? avx512bf16::attention_task<float> : kHandedOn<float>.attention)(task);
 }
 void weights(const WeightsTask<float>& task) noexcept {
   (task.attention.needs.type == Type::bfloat16 ? avx512bf16::weights_task<float> : kHandedOn<float>.weights)(task);
 }
 void columns(const ColumnsTask<float>& task) noexcept {
   (task.attention.needs.type == Type::bfloat16 ? avx512bf16::columns_task<float> : kHandedOn<float>.columns)(task);
+}
+
+void decode(const DecodeTask& task) noexcept {
+  using Pairs = avx512bf16::DecodeProducts<CachedRows::Element::bfloat16>;
+  if (task.cache.element == CachedRows::Element::bfloat16) return avx512bf16::decode_rows<Pairs>(task);
+  hand_on_decode<Target::avx512bf16, avx512_table>(task);
 }
 
 constexpr Kernels<float> float_kernels() noexcept {
@@ -87,6 +102,9 @@ const KernelTable avx512bf16_table{Target::avx512bf16,
                                    "8 keys x 48 queries",
                                    "8 keys x 24 queries",
                                    hand_on_narrow_matmul<avx512_table>,
+                                   decode,
+                                   decode,
+                                   hand_on_decode_fold<avx512_table>,
                                    float_kernels(),
                                    kHandedOn<double>,
                                    true};

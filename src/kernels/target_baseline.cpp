@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Target baseline: the kernels for any machine: 16-byte vectors, no fused multiply-add.
 #include "kernels/backward_task.hpp"
+#include "kernels/decode_task.hpp"
 #if defined(__x86_64__)
 #include <emmintrin.h>
 #endif
@@ -30,6 +31,7 @@ namespace {
 #include "kernels/attention.inl.hpp"
 #include "kernels/walk.inl.hpp"
 #include "kernels/score_terms.inl.hpp"
+#include "kernels/cached_keys.inl.hpp"
 #include "kernels/dropout.inl.hpp"
 #include "kernels/statistics_scores.inl.hpp"
 #include "kernels/statistics.inl.hpp"
@@ -39,6 +41,12 @@ namespace {
 #include "kernels/backward.inl.hpp"
 #include "kernels/backward_task.inl.hpp"
 #include "kernels/merge.inl.hpp"
+#include "kernels/decode_loads.inl.hpp"
+#include "kernels/decode.inl.hpp"
+#include "kernels/decode_block.inl.hpp"
+#include "kernels/decode_weights.inl.hpp"
+#include "kernels/decode_task.inl.hpp"
+#include "kernels/decode_elements.inl.hpp"
 // clang-format on
 }  // namespace
 }  // namespace multihead::baseline
@@ -55,6 +63,9 @@ const KernelTable baseline_table{
     "4 keys x 8 queries",
     "4 keys x 4 queries",
     baseline::narrow_matmul_task,
+    baseline::decode_task,
+    baseline::decode_task,
+    baseline::decode_fold_task,
     {baseline::attention_task<float>, baseline::weights_task<float>, baseline::columns_task<float>,
      baseline::merge_task<float>, baseline::matmul_task<float>, baseline::map_function<float>,
      baseline::rotary_task<float>, baseline::norm_task<float>, baseline::length_task<float>,

@@ -6,6 +6,7 @@
 
 #include "core/dropout.hpp"
 #include "kernels/backward_task.hpp"
+#include "kernels/decode_task.hpp"
 #include "kernels/region.hpp"
 #include "kernels/standard.hpp"
 #include "kernels/statistics_task.hpp"
@@ -30,6 +31,7 @@ namespace {
 #include "kernels/attention.inl.hpp"
 #include "kernels/walk.inl.hpp"
 #include "kernels/score_terms.inl.hpp"
+#include "kernels/cached_keys.inl.hpp"
 #include "kernels/dropout.inl.hpp"
 #include "kernels/statistics_scores.inl.hpp"
 #include "kernels/statistics.inl.hpp"
@@ -39,6 +41,12 @@ namespace {
 #include "kernels/backward.inl.hpp"
 #include "kernels/backward_task.inl.hpp"
 #include "kernels/merge.inl.hpp"
+#include "kernels/decode_loads.inl.hpp"
+#include "kernels/decode.inl.hpp"
+#include "kernels/decode_block.inl.hpp"
+#include "kernels/decode_weights.inl.hpp"
+#include "kernels/decode_task.inl.hpp"
+#include "kernels/decode_elements.inl.hpp"
 // clang-format on
 }  // namespace
 }  // namespace multihead::neon
@@ -55,6 +63,9 @@ const KernelTable neon_table{
     "8 keys x 12 queries",
     "8 keys x 6 queries",
     neon::narrow_matmul_task,
+    neon::decode_task,
+    neon::decode_task,
+    neon::decode_fold_task,
     {neon::attention_task<float>, neon::weights_task<float>, neon::columns_task<float>, neon::merge_task<float>,
      neon::matmul_task<float>, neon::map_function<float>, neon::rotary_task<float>, neon::norm_task<float>,
      neon::length_task<float>, neon::norm_back_task<float>, neon::activation_task<float>, neon::backward_task<float>,

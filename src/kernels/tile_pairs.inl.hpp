@@ -18,6 +18,13 @@ template <class T>
 void set_key_tiles(Walk<T>& walk, std::int64_t start, KeyRange seen) {
   const AttentionTask<T>& task = walk.task;
   const std::int64_t end = (seen.end + kTileRows - 1) / kTileRows * kTileRows;
+  if (task.cache) {
+    const TileScratch scratch(task, walk.rows.tiles);
+    walk.pairs.keys = scratch.keys;
+    walk.pairs.k_stride = scratch.extents.head_dim;
+    return copy_cached_pairs(walk, start, {seen.begin / kTileRows * kTileRows, end}, scratch.extents.head_dim,
+                             scratch.keys);
+  }
   if (task.head_dim % kTileInner == 0 && start + end <= task.kv_len) {
     walk.pairs.keys = static_cast<const std::uint16_t*>(element(task.k.data, task.k.type, start * task.k.stride));
     walk.pairs.k_stride = task.k.stride;

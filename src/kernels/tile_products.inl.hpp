@@ -145,7 +145,7 @@ MULTIHEAD_NOINLINE void put_tile_scores(const RowState<float>& rows, float scale
 template <class T>
 void finish_tile_scores(const Walk<T>& walk, const Group& group) {
   in_strips(group.begin, group.end, [&]<int N>(int key) {
-    const KeyStrip strip = strip_of(walk, group, key, N, !walk.task.terms.any());
+    const KeyStrip strip = strip_of(walk, group, key, N, !walk.terms());
     if (strip.low >= strip.high) return;
     by_width(strip.high - strip.low,
              [&]<int V>() { put_tile_scores<N, V>(walk.rows, walk.task.scale, strip, strip.low * Vec<T>::kLanes); });

@@ -47,6 +47,24 @@ struct Vec<float> {
   static MULTIHEAD_INLINE Vec load_float16(const void* p) {
     return {_mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p)))};
   }
+  static MULTIHEAD_INLINE Vec load_int8(const void* p) {
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(p))))};
+  }
+  // Half rows side by side leave nothing to cross the halves of a register, which is slow on some processors.
+  static MULTIHEAD_INLINE void load_turned(const float* rows, std::int64_t stride, Vec (&x)[kLanes]) {
+    MULTIHEAD_UNROLL
+    for (int c = 0; c < kLanes; c += 4) {
+      __m256 a[4];
+      MULTIHEAD_UNROLL
+      for (int i = 0; i < 4; ++i)
+        a[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(rows + i * stride + c)),
+                                    _mm_loadu_ps(rows + (i + 4) * stride + c), 1);
+      const __m256 low01 = _mm256_unpacklo_ps(a[0], a[1]), high01 = _mm256_unpackhi_ps(a[0], a[1]);
+      const __m256 low23 = _mm256_unpacklo_ps(a[2], a[3]), high23 = _mm256_unpackhi_ps(a[2], a[3]);
+      x[c] = {_mm256_shuffle_ps(low01, low23, 0x44)}, x[c + 1] = {_mm256_shuffle_ps(low01, low23, 0xEE)};
+      x[c + 2] = {_mm256_shuffle_ps(high01, high23, 0x44)}, x[c + 3] = {_mm256_shuffle_ps(high01, high23, 0xEE)};
+    }
+  }
   MULTIHEAD_INLINE void store(float* p) const { _mm256_storeu_ps(p, r); }
   MULTIHEAD_INLINE void store_first(float* p, int n) const { _mm256_maskstore_ps(p, first(n), r); }
   friend MULTIHEAD_INLINE Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.r, b.r)}; }

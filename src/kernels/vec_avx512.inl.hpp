@@ -38,6 +38,9 @@ struct Vec<float> {
   static MULTIHEAD_INLINE Vec load_float16(const void* p) {
     return {_mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)))};
   }
+  static MULTIHEAD_INLINE Vec load_int8(const void* p) {
+    return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))))};
+  }
   MULTIHEAD_INLINE void store(float* p) const { _mm512_storeu_ps(p, r); }
   MULTIHEAD_INLINE void store_first(float* p, int n) const {
     _mm512_mask_storeu_ps(p, static_cast<Mask>((1u << n) - 1u), r);

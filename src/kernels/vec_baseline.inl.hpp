@@ -11,7 +11,7 @@
 //   & | ^ shift_left<N> ..      on the bits
 //   times_pow2(p, biased, n)    p * 2^n; n integral with 2^n normal, biased holds n + exponent bias in its low bits
 //   test(bits, n)               where bit n of a lane is set
-//   load_bfloat16, load_float16 kLanes elements of two bytes, exactly (float only)
+//   load_bfloat16, load_float16 kLanes elements of two bytes, exactly (float only); load_int8: of one
 //   zip_low, zip_high           a0 b0 a1 b1 ..: the lower and the upper half of both, interleaved
 
 constexpr Target kTarget = Target::baseline;
@@ -52,6 +52,7 @@ struct Vec16 {
   }
   static MULTIHEAD_INLINE Vec16 load_bfloat16(const void* p) { return widened<BFloat16>(p); }
   static MULTIHEAD_INLINE Vec16 load_float16(const void* p) { return widened<Float16>(p); }
+  static MULTIHEAD_INLINE Vec16 load_int8(const void* p) { return widened<std::int8_t>(p); }
   template <class Stored>
   static MULTIHEAD_INLINE Vec16 widened(const void* p) {
     T lanes[kLanes];

@@ -37,6 +37,11 @@ struct Vec<float> {
   static MULTIHEAD_INLINE Vec load_float16(const void* p) {
     return {vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(static_cast<const std::uint16_t*>(p))))};
   }
+  static MULTIHEAD_INLINE Vec load_int8(const void* p) {
+    std::uint32_t four;
+    std::memcpy(&four, p, sizeof four);
+    return {vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_u32(vdup_n_u32(four))))))};
+  }
   MULTIHEAD_INLINE void store(float* p) const { vst1q_f32(p, r); }
   MULTIHEAD_INLINE void store_first(float* p, int n) const {
     float lanes[kLanes];

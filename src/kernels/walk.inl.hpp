@@ -14,6 +14,13 @@ struct PairBlock {
   std::bitset<kKeyBlock> marked_keys, marked_values;  // those that tiles cannot take (parts.inl.hpp)
 };
 
+// Of the block at hand, where keys and values are cached (cached_keys.inl.hpp).
+template <class T>
+struct CachedBlock {
+  const T* keys[kKeyBlock / kCacheBlock] = {};  // blocks of kCacheBlock, channel by channel, where they are blocked
+  const T *key_scales = nullptr, *value_scales = nullptr;  // [kKeyBlock], of int8 by position
+};
+
 // The ranges of the task's rows, register by register, and the walk over the keys that some row sees. A group is
 // kTileVecs registers: the rows that one tile computes.
 template <class T>
@@ -29,6 +36,13 @@ struct Walk {
   const T* values = nullptr;
   std::int64_t k_stride, v_stride;
   PairBlock<T> pairs;
+  CachedBlock<T> cached;
+  // Of a window that keeps first keys: whether the block lies behind them, its end where they end in it, and whether a
+  // row's window begins there too: then a gap is between them, which the bits at rows.seen hide. Elsewhere a range says
+  // all that a row sees of a block.
+  T* const bits = rows.seen;
+  bool beyond_first = false, gapped = false;
+  std::int64_t first_ends_before = 0;
   std::int64_t far_end = 0;  // the end of the keys, where they are too many to stay near the core from task to task
 
   explicit Walk(const AttentionTask<T>& attention)
@@ -37,21 +51,55 @@ struct Walk {
         vecs((attention.rows + kLanes - 1) / kLanes),
         k_stride(rows.keys ? attention.head_dim : attention.k.stride),
         v_stride(rows.values ? attention.value_dim : attention.v.stride) {
-    for (int vec = 0; vec < vecs; ++vec) ranges[vec] = range_of(vec);
+    find_ranges();
     constexpr std::int64_t kNear = 2 * 1024 * 1024;  // bytes: with less, asking costs more than it saves
     const bool far = task.kv_len * (task.head_dim + task.value_dim) * static_cast<std::int64_t>(sizeof(T)) > kNear;
     for (int vec = 0; !kPairs && far && task.out && !rows.keys && vec < vecs; ++vec)
       far_end = std::max(far_end, ranges[vec].any_end);
   }
 
+  // Before a block, from the first one on.
+  void enter(std::int64_t start) {
+    const std::int64_t first = task.terms.first;
+    if (first == 0) return;
+    const bool beyond = first <= start;
+    const std::int64_t end = !beyond && first < start + kKeyBlock ? start + kKeyBlock : 0;
+    if (beyond == beyond_first && end == first_ends_before) return;
+    beyond_first = beyond, first_ends_before = end;
+    gapped = first < task.terms.gap(task.rows - 1).end && task.terms.gap(0).end < end;
+    find_ranges();
+  }
+  // The block to look at after this one: between the first keys and the next that a row sees there is none.
+  std::int64_t block_after(std::int64_t start) const {
+    const std::int64_t next = start + kKeyBlock;
+    if (task.terms.first == 0 || next < task.terms.first) return next;
+    return std::max(next, task.terms.gap(0).end / kKeyBlock * kKeyBlock);
+  }
+  bool terms() const { return gapped || task.terms.any(); }
+
   // Lanes past the last row repeat it.
   const KeyRange& visible(int row) const { return task.visible[std::min(row, task.rows - 1)]; }
+  // The same as the block at hand has it.
+  KeyRange row_range(int row) const {
+    KeyRange seen = visible(row);
+    if (task.terms.first > 0) {
+      const KeyRange gap = task.terms.gap(std::min(row, task.rows - 1));
+      if (beyond_first) seen.begin = std::max(seen.begin, gap.end);
+      if (first_ends_before > 0 && first_ends_before <= gap.end) seen.end = std::min(seen.end, gap.begin);
+    }
+    return seen.begin < seen.end ? seen : KeyRange{0, 0};
+  }
 
+  void find_ranges() {
+    for (int vec = 0; vec < vecs; ++vec) ranges[vec] = range_of(vec);
+    if (task.terms.first > 0) rows.seen = gapped || task.terms.masks() ? bits : nullptr;
+  }
   VecRange range_of(int vec) const {
     VecRange range{std::numeric_limits<std::int64_t>::max(), 0, 0, std::numeric_limits<std::int64_t>::max()};
     for (int row = vec * kLanes; row < (vec + 1) * kLanes; ++row) {
-      const KeyRange& seen = visible(row);
+      const KeyRange seen = row_range(row);
       range.all_begin = std::max(range.all_begin, seen.begin);
+      if (gapped) range.all_begin = std::max(range.all_begin, task.terms.gap(std::min(row, task.rows - 1)).end);
       range.all_end = std::min(range.all_end, seen.end);
       if (seen.begin == seen.end) continue;
       range.any_begin = std::min(range.any_begin, seen.begin);
@@ -94,7 +142,7 @@ struct Walk {
 
   // The keys of the block that a row sees, counted from its start.
   KeyRange row_keys(int row, std::int64_t start) const {
-    const KeyRange& seen = visible(row);
+    const KeyRange seen = row_range(row);
     return {std::clamp<std::int64_t>(seen.begin - start, 0, kKeyBlock),
             std::clamp<std::int64_t>(seen.end - start, 0, kKeyBlock)};
   }
@@ -112,15 +160,25 @@ struct Walk {
     if constexpr (kPairs)
       set_key_pairs(*this, start, seen);
     else
-      keys = block_of(task.k, start, seen, task.head_dim, rows.keys);
+      point_to_keys(start, seen);
   }
   // The same of all values: whether they are finite is asked once for all rows.
   void set_values(std::int64_t start, KeyRange seen) {
     if constexpr (kPairs)
       set_value_pairs(*this, start, seen);
     else
-      values = block_of(task.v, start, {0, std::min<std::int64_t>(kKeyBlock, task.kv_len - start)}, task.value_dim,
-                        rows.values);
+      point_to_values(start, {0, std::min<std::int64_t>(kKeyBlock, task.kv_len - start)});
+  }
+  // To floats where they stand, or to copies of a range as floats.
+  void point_to_keys(std::int64_t start, KeyRange range) {
+    if constexpr (sizeof(T) == sizeof(float))
+      if (task.cache) return point_to_cached_keys(*this, start, range);
+    keys = block_of(task.k, start, range, task.head_dim, rows.keys);
+  }
+  void point_to_values(std::int64_t start, KeyRange range) {
+    if constexpr (sizeof(T) == sizeof(float))
+      if (task.cache) return point_to_cached_values(*this, start, range);
+    values = block_of(task.v, start, range, task.value_dim, rows.values);
   }
   static const T* block_of(const StoredRows& stored, std::int64_t start, KeyRange seen, int columns, T* widened) {
     if (!widened) return static_cast<const T*>(stored.data) + start * stored.stride;

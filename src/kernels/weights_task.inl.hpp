@@ -70,7 +70,7 @@ void weights_block(const WeightsTask<T>& task, Walk<T>& walk, std::int64_t start
                    const bool (&careful)[kMaxVecs]) {
   const AttentionTask<T>& attention = task.attention;
   const RowState<T>& rows = walk.rows;
-  const bool terms = attention.terms.any();
+  const bool terms = walk.terms();
   if (terms && !open_terms(walk, start, seen)) {
     std::fill_n(rows.staged, kRowBlock * kKeyBlock, task.hidden);
     return;
@@ -90,11 +90,10 @@ void weights_block(const WeightsTask<T>& task, Walk<T>& walk, std::int64_t start
   unpack_panel<T>(rows.scores + seen.begin * kRowBlock, attention.rows, seen.end - seen.begin, rows.staged + seen.begin,
                   kKeyBlock);
   for (int row = 0; row < attention.rows; ++row) {
-    const KeyRange& range = attention.visible[row];
-    const auto clamped = [&](std::int64_t key) { return std::clamp<std::int64_t>(key - start, 0, kKeyBlock); };
+    const KeyRange range = walk.row_keys(row, start);
     T* const line = rows.staged + row * kKeyBlock;
-    std::fill(line, line + clamped(range.begin), task.hidden);
-    std::fill(line + clamped(range.end), line + kKeyBlock, task.hidden);
+    std::fill(line, line + range.begin, task.hidden);
+    std::fill(line + range.end, line + kKeyBlock, task.hidden);
   }
 }
 
@@ -113,11 +112,12 @@ void weights_task(const WeightsTask<T>& task) noexcept {
       rows.max[row] = attention.row_max[stored], rows.sum[row] = attention.row_sum[stored];
       rows.block_factor[row] = 1;
       const T share = T(1) / rows.sum[row];
-      careful[row / Vec<T>::kLanes] |=
-          attention.terms.dense() && (!(share - share == 0) || rows.max[row] != rows.max[row]);
+      careful[row / Vec<T>::kLanes] |= (attention.terms.dense() || attention.terms.first > 0) &&
+                                       (!(share - share == 0) || rows.max[row] != rows.max[row]);
     }
   put_hidden(task, rows.staged);
   for (std::int64_t start = 0; start < task.k_len; start += kKeyBlock) {
+    walk.enter(start);
     const KeyRange seen = walk.block_keys(start);
     if (seen.begin >= seen.end)
       std::fill_n(rows.staged, kRowBlock * kKeyBlock, task.hidden);

@@ -2,12 +2,10 @@
 // Encoder::forward: embeddings, then layer by layer attention, feed-forward, and the norms of their sums.
 #include <algorithm>
 #include <array>
-#include <cfenv>
 #include <cmath>
-#include <memory>
-#include <new>
 
 #include "models/encoder_call.hpp"
+#include "models/workspace.hpp"
 
 namespace multihead {
 
@@ -16,80 +14,6 @@ namespace {
 // Rows of the feed-forward layer that go through it together, for each thread: enough to make up for reading the
 // weights again, few enough for what lies between its two products to stay in the second-level cache.
 constexpr std::int64_t kRowsTogether = 96;
-constexpr std::size_t kLine = 64;
-
-// The default arithmetic for this thread while it lives: sums that this file makes itself are rounded to nearest.
-class DefaultArithmetic {
- public:
-  DefaultArithmetic() noexcept {
-    std::fegetenv(&saved_);
-    std::fesetenv(FE_DFL_ENV);
-  }
-  ~DefaultArithmetic() { std::fesetenv(&saved_); }
-  DefaultArithmetic(const DefaultArithmetic&) = delete;
-  DefaultArithmetic& operator=(const DefaultArithmetic&) = delete;
-
- private:
-  std::fenv_t saved_;
-};
-
-struct Kept {
-  std::unique_ptr<std::byte[]> bytes;
-  std::size_t size = 0;
-  bool in_use = false;
-};
-thread_local Kept kept;
-
-// Floats for one call, of the buffer that each thread keeps and that only grows. A call inside a call on the same
-// thread, as a caller's parallel_for may make it, has memory of its own.
-class Workspace {
- public:
-  explicit Workspace(std::size_t floats) {
-    Kept& from = kept.in_use ? own_ : kept;
-    const std::size_t wanted = floats * sizeof(float) + kLine;
-    if (from.size < wanted) {
-      from.size = 0;
-      from.bytes.reset();
-      try {
-        from.bytes.reset(new std::byte[wanted]);
-      } catch (const std::bad_alloc&) {
-        fail(kEncoder, ErrorCode::out_of_memory,
-             "working memory of " + std::to_string(wanted) + " bytes cannot be allocated");
-      }
-      from.size = wanted;
-    }
-    kept_ = &from == &kept;
-    if (kept_) kept.in_use = true;
-    void* at = from.bytes.get();
-    std::size_t room = wanted;
-    next_ = static_cast<float*>(std::align(kLine, floats * sizeof(float), at, room));
-  }
-  ~Workspace() {
-    if (kept_) kept.in_use = false;
-  }
-  Workspace(const Workspace&) = delete;
-  Workspace& operator=(const Workspace&) = delete;
-
-  // Lines of a cache, so that what comes after them begins one too.
-  static std::size_t floats_of(std::size_t doubles) {
-    return (doubles * sizeof(double) + kLine - 1) / kLine * kLine / sizeof(float);
-  }
-  std::span<double> take_doubles(std::size_t count) {
-    double* const taken = reinterpret_cast<double*>(next_);
-    next_ += floats_of(count);
-    return {taken, count};
-  }
-  MatrixView<float> take(std::int64_t rows, std::int64_t width) {
-    const MatrixView<float> taken(next_, {rows, width});
-    next_ += rows * width;
-    return taken;
-  }
-
- private:
-  Kept own_;
-  bool kept_ = false;
-  float* next_ = nullptr;
-};
 
 MatrixView<float> rows_of(const MatrixView<float>& x, std::int64_t first, std::int64_t count) {
   return {x.data() + first * x.stride(0), {count, x.extent(1)}, x.strides()};
@@ -197,8 +121,9 @@ void Encoder::forward(const EncoderInput& input, MatrixView<float> output, const
   if (tokens == 0) return;
   const std::int64_t together = std::min(tokens, kRowsTogether * options.threads);
   const auto gates = static_cast<std::size_t>(input.gates.data() ? state_->e.heads : 0);
-  Workspace workspace(Workspace::floats_of(gates) +
-                      static_cast<std::size_t>(2 * tokens * width + together * state_->e.intermediate_dim));
+  Workspace workspace(kEncoder,
+                      Workspace::floats_of(gates) +
+                          static_cast<std::size_t>(2 * tokens * width + together * state_->e.intermediate_dim));
   const std::span<double> layer_gates = workspace.take_doubles(gates);
   const MatrixView<float> x = workspace.take(tokens, width), a = workspace.take(tokens, width);
   Forward{call, layer_gates, x, a, workspace.take(together, state_->e.intermediate_dim)}.run();

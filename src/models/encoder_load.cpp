@@ -2,10 +2,10 @@
 // The constructor of Encoder: which tensor of a checkpoint is what, and every rule about them.
 #include <algorithm>
 #include <array>
-#include <set>
 #include <utility>
 
 #include "models/encoder_state.hpp"
+#include "models/weight_source.hpp"
 #include "multihead/error.hpp"
 #include "multihead/layouts.hpp"
 
@@ -39,89 +39,17 @@ constexpr Family kFamilies[] = {
     bert_form("xlm-roberta", true),
 };
 
-constexpr std::pair<std::string_view, Activation> kActivations[] = {
-    {"gelu", Activation::gelu}, {"gelu_new", Activation::gelu_tanh}, {"gelu_pytorch_tanh", Activation::gelu_tanh},
-    {"relu", Activation::relu}, {"silu", Activation::silu},          {"swish", Activation::silu},
-};
+[[noreturn]] void refuse(ErrorCode code, const std::string& rule) { fail(kEncoder, code, rule); }
 
-[[noreturn]] void refuse(ErrorCode code, const std::string& rule) {
-  throw Error(code, std::string(kEncoder) + ": " + rule);
-}
-
-// The value of a pair by its name, or an error that lists the names.
-template <class Table, class Name>
-const auto& named(const Table& table, std::string_view wanted, const char* field, const Name& name_of) {
-  std::string known;
-  for (const auto& entry : table) {
-    if (name_of(entry) == wanted) return entry;
-    known += (known.empty() ? "" : ", ") + std::string(name_of(entry));
-  }
-  refuse(ErrorCode::unsupported, std::string(field) + " is '" + std::string(wanted) + "'; it must be one of " + known);
-}
-
-std::string shape_text(std::span<const std::int64_t> shape) {
-  std::string text = "[";
-  for (std::int64_t extent : shape)
-    text += (text.size() > 1 ? ", " : "") + (extent < 0 ? "any" : std::to_string(extent));
-  return text + "]";
-}
-
-constexpr std::int64_t kAny = -1;  // an extent that config.json does not say
-
-// The tensors of the encoder, found by their names after the prefix, and which of them were read.
-class Source {
+// Reads what is an encoder's alone.
+class Source : public WeightSource {
  public:
-  Source(const Checkpoint& checkpoint, Type precision) : checkpoint_(checkpoint), precision_(precision) {
-    const StoredTensor* found = nullptr;
-    for (const StoredTensor& tensor : checkpoint.tensors()) {
-      if (!tensor.name.ends_with(kWords)) continue;
-      const std::string_view before = tensor.name.substr(0, tensor.name.size() - kWords.size());
-      if (!before.empty() && !before.ends_with('.')) continue;
-      if (found)
-        malformed(tensor.name, "and '" + std::string(found->name) + "' are both word embeddings; there must be one");
-      found = &tensor, prefix_ = before;
-    }
-    if (!found) malformed(kWords, "is missing, under every prefix");
-  }
-
-  [[noreturn]] void malformed(std::string_view tensor, const std::string& rule) const {
-    refuse(ErrorCode::file_malformed, checkpoint_.folder().string() + ": tensor '" + std::string(tensor) + "' " + rule);
-  }
-
-  const StoredTensor& tensor(const std::string& name, const std::vector<std::int64_t>& shape) {
-    const StoredTensor* found = checkpoint_.find(prefix_ + name);
-    if (!found) malformed(prefix_ + name, "is missing");
-    bool fits = found->shape.size() == shape.size();
-    for (std::size_t axis = 0; fits && axis < shape.size(); ++axis)
-      fits = shape[axis] == kAny || shape[axis] == found->shape[axis];
-    if (!fits)
-      malformed(found->name,
-                "has shape " + shape_text(found->shape) + "; by config.json it must be " + shape_text(shape));
-    read_.insert(found->name);
-    return *found;
-  }
-
-  Elements<float> elements(const StoredTensor& tensor) const {
-    switch (precision_) {
-      case Type::bfloat16:
-        return rounded<BFloat16>(tensor, "BF16");
-      case Type::float16:
-        return rounded<Float16>(tensor, "F16");
-      default:
-        return Elements<float>(tensor);
-    }
-  }
+  Source(const Checkpoint& checkpoint, Type precision) : WeightSource(kEncoder, checkpoint, kWords, precision) {}
 
   EncoderNorm norm(const std::string& name, std::int64_t width, double eps) {
     const bool old = !has(name + ".weight") && has(name + ".gamma");
     return {elements(tensor(name + (old ? ".gamma" : ".weight"), {width})),
             elements(tensor(name + (old ? ".beta" : ".bias"), {width})), eps};
-  }
-
-  Linear<float> linear(const std::string& name, std::int64_t out, std::int64_t in) {
-    const Elements<float> weight = elements(tensor(name + ".weight", {out, in}));
-    const Elements<float> bias = elements(tensor(name + ".bias", {out}));
-    return Linear<float>({weight.values().data(), {out, in}}, WeightOrder::out_in, bias.values());
   }
 
   MultiHeadAttention<float> attention(const Family& family, const std::string& name, std::int64_t model_dim,
@@ -142,36 +70,18 @@ class Source {
 
   // The tensors that were not read: those under the encoder's own names must not be.
   std::vector<std::string> unused(const Family& family) const {
-    const std::string own = prefix_ + std::string(family.layers.substr(0, family.layers.find('.') + 1));
-    const std::string embeddings = prefix_ + "embeddings.";
+    const std::string own = prefix() + std::string(family.layers.substr(0, family.layers.find('.') + 1));
+    const std::string embeddings = prefix() + "embeddings.";
     std::vector<std::string> names;
-    for (const StoredTensor& tensor : checkpoint_.tensors()) {
-      if (read_.count(tensor.name)) continue;
+    for (const StoredTensor* tensor : unread()) {
       // Whole numbers from 0 on, which some versions of the format stored as if they were weights.
-      if (tensor.name == embeddings + "position_ids" || tensor.name == embeddings + "token_type_ids") continue;
-      if (tensor.name.starts_with(own) || tensor.name.starts_with(embeddings))
-        malformed(tensor.name, "is no part of a " + std::string(family.model_type) + " encoder of these extents");
-      names.emplace_back(tensor.name);
+      if (tensor->name == embeddings + "position_ids" || tensor->name == embeddings + "token_type_ids") continue;
+      if (tensor->name.starts_with(own) || tensor->name.starts_with(embeddings))
+        malformed(tensor->name, "is no part of a " + std::string(family.model_type) + " encoder of these extents");
+      names.emplace_back(tensor->name);
     }
     return names;
   }
-
- private:
-  bool has(const std::string& name) const { return checkpoint_.find(prefix_ + name) != nullptr; }
-
-  template <class T>
-  static Elements<float> rounded(const StoredTensor& tensor, std::string_view dtype) {
-    const Elements<float> exact(tensor);
-    std::vector<T> values;
-    values.reserve(exact.values().size());
-    for (const float value : exact.values()) values.emplace_back(value);
-    return Elements<float>(StoredTensor{tensor.name, dtype, tensor.shape, std::as_bytes(std::span(values))});
-  }
-
-  const Checkpoint& checkpoint_;
-  Type precision_;
-  std::string prefix_;
-  std::set<std::string_view> read_;
 };
 
 void check_options(const EncoderOptions& options) {
@@ -216,13 +126,10 @@ EncoderLayer read_layer(Source& source, const Family& family, const ModelConfig&
 
 Encoder::Encoder(const ModelConfig& config, const Checkpoint& checkpoint, const EncoderOptions& options) {
   const Family& family =
-      named(kFamilies, config.model_type, "model_type", [](const Family& f) { return f.model_type; });
+      named(kEncoder, kFamilies, config.model_type, "model_type", [](const Family& f) { return f.model_type; });
   check_config(config);
   check_options(options);
-  const Activation activation =
-      named(kActivations, config.activation.empty() ? "gelu" : config.activation, "hidden_act", [](const auto& entry) {
-        return entry.first;
-      }).second;
+  const Activation activation = activation_of(kEncoder, config.activation.empty() ? "gelu" : config.activation);
   // DistilBERT's configuration has no such field.
   const double eps = family.layout == "distilbert" ? 1e-12 : config.norm_eps.value_or(1e-12);
   Source source(checkpoint, options.precision);

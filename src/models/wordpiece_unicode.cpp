@@ -108,6 +108,25 @@ bool is_chinese(char32_t letter) noexcept { return letter >= 0x3400 && among(kCh
 bool is_nonspacing(char32_t letter) noexcept { return letter >= 0x300 && among(kNonspacing, letter); }
 bool is_punctuation(char32_t letter) noexcept { return has_class(letter, kPunctuationBit, kPunctuation); }
 
+bool is_letter(char32_t letter) noexcept {
+  switch (utf8proc_category(code(letter))) {
+    case UTF8PROC_CATEGORY_LU:
+    case UTF8PROC_CATEGORY_LL:
+    case UTF8PROC_CATEGORY_LT:
+    case UTF8PROC_CATEGORY_LM:
+    case UTF8PROC_CATEGORY_LO:
+      return true;
+    default:
+      return among(kNewLetters, letter);
+  }
+}
+
+bool is_number(char32_t letter) noexcept {
+  const utf8proc_category_t category = utf8proc_category(code(letter));
+  return category == UTF8PROC_CATEGORY_ND || category == UTF8PROC_CATEGORY_NL || category == UTF8PROC_CATEGORY_NO ||
+         among(kNewNumbers, letter);
+}
+
 bool is_word(char32_t letter) noexcept {
   switch (utf8proc_category(code(letter))) {
     case UTF8PROC_CATEGORY_LU:

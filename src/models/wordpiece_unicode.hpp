@@ -23,6 +23,8 @@ bool is_removed(char32_t letter) noexcept;      // by clean_text: U+0000, U+FFFD
 bool is_chinese(char32_t letter) noexcept;      // the blocks of CJK ideographs that chinese_chars sets apart
 bool is_nonspacing(char32_t letter) noexcept;   // Mn
 bool is_punctuation(char32_t letter) noexcept;  // ASCII's, and P
+bool is_letter(char32_t letter) noexcept;       // L
+bool is_number(char32_t letter) noexcept;       // N
 bool is_word(char32_t letter) noexcept;         // what \w matches: for added tokens that are whole words
 
 // The canonical decomposition, in full, and its length; the letter itself where it has none.

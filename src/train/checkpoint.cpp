@@ -7,6 +7,7 @@
 
 #include "io/file.hpp"
 #include "multihead/training.hpp"
+#include "train/checkpoint.hpp"
 
 namespace multihead {
 
@@ -18,8 +19,10 @@ constexpr SafetensorsLimits kLimits{std::uint64_t{1} << 20, 100'000};
 
 std::string prefixed(std::string_view prefix, std::string_view name) { return std::string(prefix) + std::string(name); }
 
+std::vector<std::int64_t> extents_of(const Matrix<float>& values) { return {values.rows(), values.columns()}; }
+
 StoredTensor stored(std::string_view name, const Matrix<float>& values) {
-  return {name, "F32", {values.rows(), values.columns()}, std::as_bytes(values.values())};
+  return {name, "F32", extents_of(values), std::as_bytes(values.values())};
 }
 
 [[noreturn]] void refuse(ErrorCode code, const std::filesystem::path& path, const std::string& rule) {
@@ -28,7 +31,7 @@ StoredTensor stored(std::string_view name, const Matrix<float>& values) {
 
 // One tensor to be read, and where its values go.
 struct Place {
-  std::string name;
+  Stored as;
   Matrix<float>* values;
   bool moment, negative;  // negative: values below 0 may stand there
 };
@@ -41,19 +44,19 @@ std::string extents_text(std::span<const std::int64_t> extents) {
 
 // Throws unless the file's tensor fits that place.
 void check(const std::filesystem::path& path, const Safetensors& file, const Place& place) {
-  const StoredTensor* const tensor = file.find(place.name);
-  if (!tensor) refuse(ErrorCode::shape_mismatch, path, "there is no '" + place.name + "'; the model has one");
-  const std::vector<std::int64_t> wanted{place.values->rows(), place.values->columns()};
-  if (tensor->dtype != "F32" || tensor->shape != wanted)
+  const std::string& name = place.as.name;
+  const StoredTensor* const tensor = file.find(name);
+  if (!tensor) refuse(ErrorCode::shape_mismatch, path, "there is no '" + name + "'; the model has one");
+  if (tensor->dtype != "F32" || tensor->shape != place.as.shape)
     refuse(ErrorCode::shape_mismatch, path,
-           "'" + place.name + "' is " + std::string(tensor->dtype) + " " + extents_text(tensor->shape) +
-               "; the model's is F32 " + extents_text(wanted));
+           "'" + name + "' is " + std::string(tensor->dtype) + " " + extents_text(tensor->shape) +
+               "; the model's is F32 " + extents_text(place.as.shape));
   if (!place.moment) return;
   const Elements<float> elements(*tensor);
   for (const float value : elements.values())
     if (!std::isfinite(value) || (value < 0 && !place.negative))
       refuse(ErrorCode::file_malformed, path,
-             "'" + place.name + "' holds " + std::to_string(value) +
+             "'" + name + "' holds " + std::to_string(value) +
                  (place.negative ? "; it must be finite" : "; it must be finite and at least 0"));
 }
 
@@ -62,7 +65,7 @@ void check_unknown(const std::filesystem::path& path, const Safetensors& file, c
                    bool moments) {
   for (const StoredTensor& tensor : file.tensors()) {
     if (!moments && (tensor.name.starts_with(kFirst) || tensor.name.starts_with(kSecond))) continue;
-    if (std::none_of(places.begin(), places.end(), [&](const Place& place) { return place.name == tensor.name; }))
+    if (std::none_of(places.begin(), places.end(), [&](const Place& place) { return place.as.name == tensor.name; }))
       refuse(ErrorCode::shape_mismatch, path, "'" + io::printable(tensor.name, 128) + "' is no parameter of the model");
   }
 }
@@ -82,6 +85,33 @@ std::int64_t take_steps(const std::filesystem::path& path, Metadata& metadata, b
     refuse(ErrorCode::file_malformed, path,
            std::string(kSteps) + " is '" + io::printable(text) + "'; it must be a whole number from 0 to 2^53");
   return steps;
+}
+
+Metadata load(const std::filesystem::path& path, Parameters<float>& parameters, AdamW<float>* optimizer,
+              Naming naming) {
+  const Safetensors file(path, kLimits);
+  std::vector<Place> places;
+  for (Parameter<float>& parameter : parameters.all())
+    places.push_back({naming(parameter), &parameter.value, false, true});
+  const auto moment = [](std::string_view prefix, const std::string& name, Matrix<float>& values, bool negative) {
+    return Place{{prefixed(prefix, name), extents_of(values)}, &values, true, negative};
+  };
+  for (std::size_t i = 0; optimizer && i < optimizer->first_moments().size(); ++i) {
+    const std::string& name = parameters.all()[i].name;
+    places.push_back(moment(kFirst, name, optimizer->first_moments()[i], true));
+    places.push_back(moment(kSecond, name, optimizer->second_moments()[i], false));
+  }
+  for (const Place& place : places) check(path, file, place);
+  check_unknown(path, file, places, optimizer != nullptr);
+  Metadata metadata = file.metadata();
+  const std::int64_t steps = take_steps(path, metadata, optimizer != nullptr);
+
+  for (const Place& place : places) {
+    const Elements<float> elements(*file.find(place.as.name));
+    std::copy(elements.values().begin(), elements.values().end(), place.values->data());
+  }
+  if (optimizer) optimizer->set_steps(steps);
+  return metadata;
 }
 
 }  // namespace
@@ -108,27 +138,24 @@ void save_checkpoint(const std::filesystem::path& path, const Parameters<float>&
   write_safetensors(path, tensors, all);
 }
 
-Metadata load_checkpoint(const std::filesystem::path& path, Parameters<float>& parameters, AdamW<float>* optimizer) {
-  const Safetensors file(path, kLimits);
-  std::vector<Place> places;
-  for (Parameter<float>& parameter : parameters.all())
-    places.push_back({parameter.name, &parameter.value, false, true});
-  for (std::size_t i = 0; optimizer && i < optimizer->first_moments().size(); ++i) {
-    const std::string& name = parameters.all()[i].name;
-    places.push_back({prefixed(kFirst, name), &optimizer->first_moments()[i], true, true});
-    places.push_back({prefixed(kSecond, name), &optimizer->second_moments()[i], true, false});
-  }
-  for (const Place& place : places) check(path, file, place);
-  check_unknown(path, file, places, optimizer != nullptr);
-  Metadata metadata = file.metadata();
-  const std::int64_t steps = take_steps(path, metadata, optimizer != nullptr);
+Stored as_it_is(const Parameter<float>& parameter) { return {parameter.name, extents_of(parameter.value)}; }
 
-  for (const Place& place : places) {
-    const Elements<float> elements(*file.find(place.name));
-    std::copy(elements.values().begin(), elements.values().end(), place.values->data());
-  }
-  if (optimizer) optimizer->set_steps(steps);
-  return metadata;
+void save_parameters(const std::filesystem::path& path, const Parameters<float>& parameters, Naming naming,
+                     const Metadata& metadata) {
+  std::vector<Stored> all;
+  std::vector<StoredTensor> tensors;
+  for (const Parameter<float>& parameter : parameters.all()) all.push_back(naming(parameter));
+  for (std::size_t i = 0; i < all.size(); ++i)
+    tensors.push_back({all[i].name, "F32", all[i].shape, std::as_bytes(parameters.all()[i].value.values())});
+  write_safetensors(path, tensors, metadata);
+}
+
+Metadata load_checkpoint(const std::filesystem::path& path, Parameters<float>& parameters, AdamW<float>* optimizer) {
+  return load(path, parameters, optimizer, as_it_is);
+}
+
+Metadata load_parameters(const std::filesystem::path& path, Parameters<float>& parameters, Naming naming) {
+  return load(path, parameters, nullptr, naming);
 }
 
 }  // namespace multihead

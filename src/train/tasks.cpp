@@ -5,12 +5,16 @@
 #include <cmath>
 
 #include "multihead/tasks.hpp"
+#include "train/checkpoint.hpp"
+#include "train/gpt2_folder.hpp"
 #include "train/tasks/table.hpp"
 #include "train/tasks/words.hpp"
 
 namespace multihead {
 
 namespace {
+
+constexpr std::int64_t kEndOfText = 0;  // of every task's tokenizer
 
 const std::string* value_of(const Metadata& metadata, std::string_view key) {
   const auto found =
@@ -126,13 +130,11 @@ void save_learned(const std::filesystem::path& folder, const Task& task, const T
   std::filesystem::create_directories(folder, error);
   if (error)
     throw Error(ErrorCode::file_missing, "save_learned: " + folder.string() + ": cannot be made: " + error.message());
-  std::vector<StoredTensor> tensors;
-  for (const Parameter<float>& parameter : model.parameters().all())
-    tensors.push_back({parameter.name,
-                       "F32",
-                       {parameter.value.rows(), parameter.value.columns()},
-                       std::as_bytes(parameter.value.values())});
-  write_safetensors(folder / "model.safetensors", tensors, identity(task, model.config().heads, seed));
+  const Metadata metadata = identity(task, model.config().heads, seed);
+  if (task.tokenizer().empty())
+    save_parameters(folder / "model.safetensors", model.parameters(), as_it_is, metadata);
+  else
+    save_gpt2(folder, model, task.tokenizer(), kEndOfText, metadata);
 }
 
 Learned load_learned(const std::filesystem::path& folder) {
@@ -144,7 +146,10 @@ Learned load_learned(const std::filesystem::path& folder) {
   const auto seed = number_of<std::uint64_t>(path, metadata, "seed");
   std::unique_ptr<Task> task = make_task(*name);
   Transformer<float> model(task->config(heads), seed);
-  load_checkpoint(path, model.parameters(), nullptr);
+  if (task->tokenizer().empty())
+    load_checkpoint(path, model.parameters(), nullptr);
+  else
+    load_gpt2(path, model);
   return {std::move(task), std::move(model), heads, seed};
 }
 

@@ -69,6 +69,31 @@ static int runs_a_layer(void) {
   return works;
 }
 
+static int keeps_a_cache(void) {
+  const mh_tensor q = tensor(numbers, 4, 1, 1, 2, 2), out = tensor(results, 4, 1, 1, 2, 2);
+  int32_t page = 0;
+  int64_t length = 2, one = 1, table_shape[2] = {1, 1};
+  mh_tensor table, lengths;
+  mh_kv_cache* cache = NULL;
+  mh_kv_sequence sequence = 0;
+  int works;
+  MADE(mh_kv_cache_spec, spec);
+  MADE(mh_paged_keys, keys);
+  spec.kv_heads = 1, spec.head_dim = 2, spec.pages = 1, spec.page_len = 32;
+  keys.block_table = &table, keys.lengths = &lengths;
+  works = check(mh_tensor_init(&table, &page, MH_INT32, 2, table_shape)) &&
+          check(mh_tensor_init(&lengths, &length, MH_INT64, 1, &one)) && check(mh_kv_cache_create(&spec, &cache)) &&
+          check(mh_kv_cache_add(cache, &sequence)) && check(mh_kv_cache_append(cache, 0, &sequence, 1, &q, &q, NULL)) &&
+          check(mh_kv_cache_attention(cache, 0, &sequence, 1, &q, &out, NULL, NULL));
+  if (works) {
+    mh_tensor pages = tensor(numbers, 4, 1, 2, 1, 2);
+    keys.k_pages = keys.v_pages = &pages;
+    works = check(mh_paged_attention(&q, &keys, &out, NULL, NULL));
+  }
+  mh_kv_cache_destroy(cache);
+  return works;
+}
+
 static int runs_an_encoder(const char* folder) {
   int64_t id = 0, one = 1;
   mh_tensor ids, output;
@@ -90,5 +115,5 @@ static int runs_an_encoder(const char* folder) {
 int main(int count, char** arguments) {
   if (count < 2) return 2;
   spoiled = arguments[1];
-  return attends() && runs_a_layer() && (count < 3 || runs_an_encoder(arguments[2])) ? 0 : 1;
+  return attends() && runs_a_layer() && keeps_a_cache() && (count < 3 || runs_an_encoder(arguments[2])) ? 0 : 1;
 }

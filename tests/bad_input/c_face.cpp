@@ -41,6 +41,7 @@ mh_attention_options options_of(Problem& problem, const mh_run_options& run) {
     options.window_left = given["window"][0];
     options.window_right = given["window"][1];
   }
+  options.window_first = given.value("window_first", std::int64_t{0});
   options.prefixes = problem.list(given, "prefixes", MH_INT64);
   options.lengths = problem.list(given, "lengths", MH_INT64);
   options.cu_seqlens_q = problem.list(given, "cu_seqlens_q", MH_INT64);

@@ -91,6 +91,7 @@ AttentionOptions options_of(Problem& problem) {
   options.dropout.probability = number(given, "dropout", 0);
   options.dropout.seed = given.value("dropout_seed", std::uint64_t{0});
   if (given.contains("window")) options.window = {given["window"][0], given["window"][1]};
+  options.window.first = given.value("window_first", std::int64_t{0});
   options.prefixes = list<std::int64_t>(problem, given, "prefixes", MH_INT64);
   options.lengths = list<std::int64_t>(problem, given, "lengths", MH_INT64);
   options.cu_seqlens_q = list<std::int64_t>(problem, given, "cu_seqlens_q", MH_INT64);

@@ -6,17 +6,20 @@
 
 namespace multihead::testing {
 
+TinyTensor normal_tensor(Random& random, const std::vector<std::int64_t>& shape, double mean, double scale) {
+  TinyTensor tensor{shape, {}};
+  std::int64_t count = 1;
+  for (std::int64_t extent : shape) count *= extent;
+  for (std::int64_t i = 0; i < count; ++i) tensor.values.push_back(static_cast<float>(mean + scale * random.normal()));
+  return tensor;
+}
+
 TinyModel::TinyModel(const std::string& type, unsigned seed) : model_type(type) {
   if (distilbert()) types = 1, eps = 1e-12;
   if (roberta()) types = 1;
   Random random(seed);
-  const auto add = [&](const std::string& name, std::vector<std::int64_t> shape, double mean, double scale) {
-    TinyTensor tensor{shape, {}};
-    std::int64_t count = 1;
-    for (std::int64_t extent : shape) count *= extent;
-    for (std::int64_t i = 0; i < count; ++i)
-      tensor.values.push_back(static_cast<float>(mean + scale * random.normal()));
-    tensors[name] = tensor;
+  const auto add = [&](const std::string& name, const std::vector<std::int64_t>& shape, double mean, double scale) {
+    tensors[name] = normal_tensor(random, shape, mean, scale);
   };
   const auto add_linear = [&](const std::string& name, std::int64_t out, std::int64_t in) {
     add(name + ".weight", {out, in}, 0, 0.3), add(name + ".bias", {out}, 0, 0.2);

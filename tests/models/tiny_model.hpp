@@ -40,6 +40,7 @@ struct TinyTensor {
   std::vector<std::int64_t> shape;
   std::vector<float> values;
 };
+TinyTensor normal_tensor(Random& random, const std::vector<std::int64_t>& shape, double mean, double scale);
 
 // The hidden states (layers + 1, tokens, width) and weights (layers, heads, tokens, tokens) of one sequence.
 struct TinyTruth {

@@ -45,6 +45,7 @@ def positions(b, q_len, kv_len, options):
     """For each (query, key): the query's position and the key's within their sequence, and whether the ranges let it see."""
     seen = np.zeros((q_len, kv_len), bool)
     at = np.zeros((2, q_len, kv_len), int)
+    first = options.get("window_first", 0)
     left, right = (-1 if side is None else side for side in (options.get("window") or (None, None)))
     for q0, q1, k0, k1, s in sequences(b, q_len, kv_len, options):
         valid = k1 - k0
@@ -61,7 +62,7 @@ def positions(b, q_len, kv_len, options):
                 p, key = i - q0 + offset, j - k0
                 at[:, i, j] = p, key
                 see = not options.get("causal") or key <= p or key < prefix
-                seen[i, j] = see and (left < 0 or key >= p - left) and (right < 0 or key <= p + right)
+                seen[i, j] = see and (left < 0 or key >= p - left or key < first) and (right < 0 or key <= p + right)
     return at, seen
 
 

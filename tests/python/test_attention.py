@@ -22,6 +22,7 @@ OPTIONS = {
     "offset": {"causal": True, "query_offset": 1},
     "offsets": {"causal": True, "query_offset": [2, -1]},
     "window": {"window": (2, 1), "query_offset": 0},
+    "window and first keys": {"window": (1, None), "causal": "bottom_right", "window_first": 2},
     "window of one side": {"window": (None, 1), "causal": "bottom_right"},
     "lengths": {"lengths": [4, 0]},
     "prefixes": {"causal": "top_left", "prefixes": [3, 0]},

@@ -89,7 +89,8 @@ def pair(options, first, second):
 def keywords(whole, made):
     """The options of a case in the words of multihead.attention."""
     options = whole.get("options", {})
-    given = {name: number(options[name]) for name in ("scale", "softcap", "query_offset", "dropout", "dropout_seed") if name in options}
+    given = {name: number(options[name]) for name in ("scale", "softcap", "query_offset", "dropout", "dropout_seed",
+                                                          "window_first") if name in options}
     given.update({name: listed(options, name, made)
                   for name in ("lengths", "prefixes", "keep_mask", "drop_mask", "bias", "alibi_slopes", "sinks")
                   if name in options})

@@ -35,6 +35,7 @@ CASES = [
     (TypeError, "window has type tuple", {"window": (1, 2, 3)}),
     (TypeError, "window has type float", {"window": (1.5, 0)}),
     (ValueError, "window has the bound -2", {"window": (-2, 0)}),
+    (ValueError, "window_first is -1", {"window": 2, "window_first": -1}),
     (ValueError, "lengths", {"lengths": [1]}),
     (ValueError, "length is 4; it must be 0 to 3", {"lengths": [4, 0]}),
     (ValueError, "prefixes", {"prefixes": [1, 1]}),

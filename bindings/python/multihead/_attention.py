@@ -75,7 +75,8 @@ def attention(q: Array, k: Array, v: Array, *, return_statistics: bool | None = 
 
 def attention(q: Array, k: Array, v: Array, *, layout: Layout = "bhsd", causal: Causal = False,
               query_offset: int | Integers | None = None,
-              window: int | tuple[int | None, int | None] | None = None, lengths: Integers | None = None,
+              window: int | tuple[int | None, int | None] | None = None, window_first: int = 0,
+              lengths: Integers | None = None,
               prefixes: Integers | None = None, cu_seqlens: Integers | tuple[Integers, Integers] | None = None,
               segments: Integers | tuple[Integers, Integers] | None = None, keep_mask: Array | None = None,
               drop_mask: Array | None = None, bias: Array | None = None, alibi_slopes: Numbers | None = None,
@@ -108,6 +109,7 @@ def attention(q: Array, k: Array, v: Array, *, layout: Layout = "bhsd", causal: 
                      lengths. "bottom_right": the last query meets the last valid key.
       query_offset   the position of the first query among the keys, or one for each sequence; with or without causal
       window         (left, right): keys from position p - left to p + right; None (or -1): no bound. n: (n, None)
+      window_first   leading keys of a sequence that the window's left hides from no row (attention sinks)
       lengths        (batch) valid keys of each entry
       prefixes       (sequences) leading keys that causal hides from no row
       cu_seqlens     sequences packed one after the other in a batch of one: (sequences + 1) starts and the end; a tuple of
@@ -137,7 +139,8 @@ def attention(q: Array, k: Array, v: Array, *, layout: Layout = "bhsd", causal: 
     time, with an out each; other Python threads run while it computes.
     """
     options = {
-        "causal": causal, "query_offset": query_offset, "window": window, "lengths": lengths, "prefixes": prefixes,
+        "causal": causal, "query_offset": query_offset, "window": window,
+        "window_first": window_first, "lengths": lengths, "prefixes": prefixes,
         "cu_seqlens": cu_seqlens, "segments": segments, "keep_mask": keep_mask, "drop_mask": drop_mask, "bias": bias,
         "alibi_slopes": alibi_slopes, "relative_bias": relative_bias, "softcap": softcap, "sinks": sinks, "scale": scale,
         "dropout": dropout, "dropout_seed": dropout_seed, "dropout_stream": dropout_stream,

@@ -106,6 +106,7 @@ class AttentionOptions(TypedDict, total=False):
     causal: Causal
     query_offset: int | Integers | None
     window: int | tuple[int | None, int | None] | None
+    window_first: int
     lengths: Integers | None
     prefixes: Integers | None
     cu_seqlens: Integers | tuple[Integers, Integers] | None

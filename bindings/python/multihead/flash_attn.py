@@ -13,10 +13,10 @@ from __future__ import annotations
 import sys
 from typing import Any, Sequence
 
-from . import _flash
+from . import _flash, _flash_cache
 
 __all__ = ["flash_attn_func", "flash_attn_kvpacked_func", "flash_attn_qkvpacked_func", "flash_attn_varlen_func",
-           "flash_attn_varlen_kvpacked_func", "flash_attn_varlen_qkvpacked_func"]
+           "flash_attn_varlen_kvpacked_func", "flash_attn_varlen_qkvpacked_func", "flash_attn_with_kvcache"]
 
 
 def flash_attn_func(q: Any, k: Any, v: Any, dropout_p: float = 0.0, softmax_scale: float | None = None,
@@ -73,6 +73,45 @@ def flash_attn_varlen_kvpacked_func(q: Any, kv: Any, cu_seqlens_q: Any, cu_seqle
     k, v = _parts("flash_attn_varlen_kvpacked_func", "kv", kv, 4, 2)
     return flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, *arguments,
                                   **options)
+
+
+def flash_attn_with_kvcache(q: Any, k_cache: Any, v_cache: Any, k: Any = None, v: Any = None, rotary_cos: Any = None,
+                            rotary_sin: Any = None, cache_seqlens: Any = None, cache_batch_idx: Any = None,
+                            cache_leftpad: Any = None, block_table: Any = None, softmax_scale: float | None = None,
+                            causal: bool = False, window_size: Sequence[int] = (-1, -1), softcap: float = 0.0,
+                            rotary_interleaved: bool = True, alibi_slopes: Any = None, num_splits: int = 0,
+                            return_softmax_lse: bool = False) -> Any:
+    """Attention of q (batch, seqlen_q, heads, head_dim) over a cache, to which k and v are first appended, in place.
+
+    k_cache, v_cache: (batch of the cache, capacity, kv_heads, head_dim), or with block_table (batch, pages of a sequence)
+    integers pages of any length (pages, page_len, kv_heads, head_dim). cache_seqlens: an integer or (batch) integers, the
+    positions that are there before the call; None: all of the capacity. k, v: (batch, seqlen_new, kv_heads, head_dim), of
+    positions cache_seqlens and on. cache_batch_idx: (batch) integers, the place of each sequence in the cache.
+    rotary_cos, rotary_sin: (positions, rotary_dim / 2): k is turned at its positions before it is written, q at those from
+    cache_seqlens on where causal or a window is given, else all of it at cache_seqlens; rotary_interleaved: pairs are
+    neighbours, otherwise halves. The last query meets the last position, those of k included. cache_leftpad:
+    NotImplementedError. num_splits: any; keys are split at cuts of their own, and no bit depends on it.
+
+    float32, float16 or bfloat16. Returns out (batch, seqlen_q, heads, head_dim), or with return_softmax_lse (out, softmax_lse
+    (batch, heads, seqlen_q) in float32); no gradients. Raises ValueError or TypeError with a sentence for what does not
+    fit; then nothing was written."""
+    function = "flash_attn_with_kvcache"
+    if cache_leftpad is not None:
+        raise NotImplementedError(f"{function}: cache_leftpad is given; positions before a sequence are not supported, let "
+                                  f"each begin at the first row of its cache")
+    if not hasattr(num_splits, "__index__"):
+        raise TypeError(f"{function}: num_splits is {num_splits!r}; it must be an integer")
+    window = _flash.window_of(function, window_size)
+    scale = None if softmax_scale is None else _flash.number(function, "softmax_scale", softmax_scale)
+    softcap = _flash.number(function, "softcap", softcap)
+    with _flash_cache.without_gradients(q):
+        cached = _flash_cache.Cached(q, (k_cache, v_cache), cache_seqlens, cache_batch_idx, block_table)
+        if alibi_slopes is not None:
+            _flash.check_slopes(function, alibi_slopes, q.shape[0], q.shape[2])
+        out, lse = _flash_cache.attend(
+            q, cached, k, v, rotary=(rotary_cos, rotary_sin, rotary_interleaved), scale=scale, causal=causal, window=window,
+            softcap=softcap, alibi_slopes=alibi_slopes)
+    return (out, lse) if return_softmax_lse else out
 
 
 def _parts(function: str, name: str, packed: Any, rank: int, count: int) -> list[Any]:

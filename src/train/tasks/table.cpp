@@ -13,6 +13,7 @@ std::unique_ptr<Task> make_four_relations();
 std::unique_ptr<Task> make_grammar();
 std::unique_ptr<Task> make_translation();
 std::unique_ptr<Task> make_noise();
+std::unique_ptr<Task> make_language();
 
 std::span<const TaskEntry> task_table() noexcept {
   static const std::vector<TaskEntry> table{
@@ -20,6 +21,7 @@ std::span<const TaskEntry> task_table() noexcept {
       {"grammar", make_grammar},
       {"translation", make_translation},
       {"noise", make_noise},
+      {"language", make_language},
   };
   return table;
 }

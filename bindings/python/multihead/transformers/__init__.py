@@ -8,6 +8,9 @@ Every attention of the model that goes through Transformers' attention interface
 CPU tensors of float32, float64, bfloat16 and float16; multihead.tasks_run() counts what ran. Weights are computed when
 output_attentions asks for them, and change no bit of the output.
 
+    cache = multihead.transformers.KvCache(model.config, max_length=512)
+    model.generate(ids, cache=cache)                                       # keys and values stay where attention reads them
+
 A model of which no module goes through the interface is refused when it is made, and modules that look like attention
 and do not go through it are named in a warning. Keyword arguments that are not known are refused when the model runs. It can
 be trained, with attention dropout; second derivatives and forward-mode differentiation raise NotImplementedError.
@@ -20,10 +23,11 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers import masking_utils
 
 from ._attention import attention_forward
+from ._cache import CachedStates, KvCache
 from ._masks import MaskOfRanges, attention_mask
 from ._models import NAME, install
 
-__all__ = ["NAME", "MaskOfRanges", "attention_forward", "attention_mask"]
+__all__ = ["NAME", "CachedStates", "KvCache", "MaskOfRanges", "attention_forward", "attention_mask"]
 
 
 def _check_version():

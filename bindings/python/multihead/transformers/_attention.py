@@ -11,6 +11,7 @@ from .._flash import probability
 from ..torch._attention import autocast
 from ..torch._gradient import Once, draw_seed, gradients, plain
 from ..torch._operator import refuse_tangents
+from ._cache import CachedStates, attend
 from ._masks import MaskOfRanges
 
 try:  # where a model notes what its caller asked to be kept; not all pass output_attentions on
@@ -161,6 +162,16 @@ def _run(module, query, key, value, options, weights):
     return out, result[1], result[2].to(query.dtype) if weights else None
 
 
+def _attend_cached(module, query, key, attention_mask, options, weights):
+    """out of queries over a cache, where its keys need not be brought together for what is asked."""
+    if weights or _recording.wanting(module) or (torch.is_grad_enabled() and query.requires_grad):
+        return None
+    if not options.keys().isdisjoint(("lengths", "segments")):  # a cache counts positions from its first
+        options = {name: option for name, option in options.items() if name not in attention_mask.options}
+        options["keep_mask"] = attention_mask.elements()
+    return attend(plain(query), key, options)
+
+
 @torch.compiler.disable
 def attention_forward(module, query, key, value, attention_mask, scaling=None, dropout=0.0, softcap=None, s_aux=None,
                       position_bias=None, is_causal=None, sliding_window=None, **named):
@@ -186,9 +197,11 @@ def attention_forward(module, query, key, value, attention_mask, scaling=None, d
             f'attn_implementation "multihead": {type(module).__name__} has sinks and passes no s_aux; it must')
     _check_devices(query=query, key=key, value=value, attention_mask=attention_mask, s_aux=s_aux,
                    position_bias=position_bias)
-    refuse_tangents(query, key, value, s_aux, position_bias,
-                    None if isinstance(attention_mask, MaskOfRanges) else attention_mask)
-    query, key, value = autocast(query, key, value)
+    cached = isinstance(key, CachedStates) and isinstance(value, CachedStates) and query.dtype == key.dtype
+    refuse_tangents(query, s_aux, position_bias, None if isinstance(attention_mask, MaskOfRanges) else attention_mask)
+    if not cached:
+        refuse_tangents(key, value)
+        query, key, value = autocast(query, key, value)
     added = None
     if attention_mask is None:
         options = _without_mask(module, query, key, is_causal, sliding_window)
@@ -201,6 +214,11 @@ def attention_forward(module, query, key, value, attention_mask, scaling=None, d
     if dropout:
         options.update(dropout_option(dropout, draw_seed("cpu")))
     weights = _weights_asked_for(named)
+    if cached:
+        out = _attend_cached(module, query, key, attention_mask, options, weights)
+        if out is not None:
+            return out, None
+        key, value = key.elements(), value.elements()
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad
                                        for tensor in (query, key, value, added, s_aux)):
         return _Differentiable.apply(lambda: _run(module, query, key, value, options, weights), options, query, key, value,
