@@ -23,9 +23,10 @@ KERNELS = ("-MiniLM*:*Encoder*:WordPiece*:Json*:*Safetensors*:Npy*:Page*:Train*:
 # Under an emulator without: the reference against itself, which no target touches, trained models, and what the emulator
 # cannot do. The x86-64 one, slow with the judge's long double, leaves the lengths to the random problems.
 EMULATED = "-*.ReferenceIsTheDefinition:*.OneThreadCreatesNone:*.ForkIsSurvived:*Shipped*:WordTasks*"
-# Emulators and the address sanitizer are slow: a run has a share of the tests there, the next turn the next one. The
+# Emulators and the address sanitizer are slow: a run has a share of the tests there, the next turn the next one (of the
+# sanitizer a share of their files, since compiling them takes longer than running them). The
 # emulated processor without AVX is there for what is dispatched and for the baseline, which every run here tests too.
-NEHALEM_SHARDS, ARM64_SHARDS, ASAN_SHARDS = 5, 3, 2
+NEHALEM_SHARDS, ARM64_SHARDS, ASAN_PARTS = 8, 3, 2
 # What CI does beside the release build, a line a commit: none is more work than that build and its suites.
 TURNS = [["asan", "onnx:asan"],
          ["clang", "fuzz", "c_abi_test:clang", "disassembly_test:clang", "packaging_test:clang"],
@@ -33,9 +34,11 @@ TURNS = [["asan", "onnx:asan"],
          ["tsan"],
          ["deb_test", "reproducible_test", "mingw_test"],
          ["emulated", "nehalem", "onnx:nehalem"]]
+# Comparisons with others' packages that are long and whose subject changes seldom: a line a commit.
+PEERS = [["keras_flax_layer_test"], ["wordpiece_peer_test"], ["byte_pair_peer_test", "bleu_peer_test"]]
 NEHALEM_SHARE = f"nehalem: {NEHALEM_SHARDS - 1} of {NEHALEM_SHARDS} tests, which run on the same target without an emulator"
 ARM64_SHARE = f"arm64: {ARM64_SHARDS - 1} of {ARM64_SHARDS} tests, which the next turns run"
-ASAN_SHARE = f"asan: {ASAN_SHARDS - 1} of {ASAN_SHARDS} tests, which the next turns run"
+ASAN_SHARE = f"asan: {ASAN_PARTS - 1} of {ASAN_PARTS} files of tests, which the next turns build and run"
 EMULATOR_LACKS = ["OneThreadCreatesNone: qemu-user has threads of its own",
                   "ForkIsSurvived: qemu-user does not carry its threads through a fork"]
 CI = os.environ.get("CI") == "true"
@@ -118,12 +121,12 @@ def built(job, log, steps, **environment):
     return Result()
 
 
-def build(preset, folder, compiler, *targets, bench=False, cached=False):
+def build(preset, folder, compiler, *targets, bench=False, cached=False, parts=1):
     def run(job, log):
         version = subprocess.run([compiler, "-dumpversion"], capture_output=True, text=True, check=True).stdout
         quiet = re.match(r"\d+", version).group() == QUIET_COMPILERS[compiler]
         configure = ["cmake", "--preset", preset, "-B", folder, f"-DMULTIHEAD_WERROR={'ON' if quiet else 'OFF'}",
-                     f"-DMULTIHEAD_BENCH={'ON' if bench else 'OFF'}"]
+                     f"-DMULTIHEAD_BENCH={'ON' if bench else 'OFF'}", f"-DMULTIHEAD_TEST_PART={ROUND % parts + 1}/{parts}"]
         if cached and shutil.which("ccache"):
             configure.append("-DCMAKE_CXX_COMPILER_LAUNCHER=ccache")
         return built(job, log, [configure, ["cmake", "--build", folder, "--target", *(targets or ["all"]),
@@ -265,8 +268,8 @@ def all_jobs(root):
     arm64.missing = emulator("qemu-aarch64") or arm64.missing
     jobs = [
         build("release", folder["release"], "g++", bench=True, cached=True),
-        build("asan", folder["asan"], "g++", "test_programs"),
-        gtest("asan", folder["asan"], "asan", shards=ASAN_SHARDS, left_out=[ASAN_SHARE], **sanitizer),
+        build("asan", folder["asan"], "g++", "test_programs", parts=ASAN_PARTS),
+        gtest("asan", folder["asan"], "asan", left_out=[ASAN_SHARE], **sanitizer),
         conformance("onnx:asan", folder["asan"], "asan", prefix=steady),
         arm64,
         gtest("arm64", folder["arm64"], "arm64", prefix=arm64_emulator, quick=True,
@@ -303,18 +306,22 @@ def all_jobs(root):
 
 
 def of_this_turn(jobs):
-    """The jobs of the release build and of the turn; what the other turns run is skipped by name."""
+    """The jobs of the release build but for some peers, and of the turn; what the other turns run is skipped by name."""
     turn_of = {name: turn for turn, names in enumerate(TURNS) for name in names}
+    peers_turn_of = {name: turn for turn, names in enumerate(PEERS) for name in names}
     needed = set()
     for job in jobs:
         turn = turn_of.get("fuzz" if job.name.startswith("fuzz_") else job.name, TURN)
         if job.is_build:
             continue
-        if turn == TURN:
-            needed.update(job.needs)
-        else:
+        if turn != TURN:
             job.missing = f"it runs at another commit's turn; this one's is that of {TURNS[TURN][0]}"
-            job.needs = ()
+        elif peers_turn_of.get(job.name, COMMITS % len(PEERS)) != COMMITS % len(PEERS):
+            job.missing = f"it runs at another commit's turn; this one's is that of {PEERS[COMMITS % len(PEERS)][0]}"
+        else:
+            needed.update(job.needs)
+            continue
+        job.needs = ()
     return [job for job in jobs if not job.is_build or job.name in needed]
 
 
