@@ -45,6 +45,8 @@ constexpr Option kOptions[] = {
      [](AttentionOptions& o, Operands&, std::int64_t, std::int64_t) {
        o.window = {256, 255};
      }},
+    {"causal_window_128",
+     [](AttentionOptions& o, Operands&, std::int64_t, std::int64_t) { o.causal = true, o.window.left = 127; }},
     {"causal_window_512",
      [](AttentionOptions& o, Operands&, std::int64_t, std::int64_t) { o.causal = true, o.window.left = 511; }},
     {"lengths",

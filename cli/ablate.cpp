@@ -20,7 +20,8 @@ namespace {
 // Texts packed one after the other, run with any gates.
 class Gated {
  public:
-  Gated(const AblateArguments& arguments, const Common& common) : encoder_(model_folder(arguments.model)) {
+  Gated(const AblateArguments& arguments, const Common& common)
+      : encoder_(model_folder(arguments.model), {.products = arguments.products}) {
     const WordPiece tokenizer(read_wordpiece(model_folder(arguments.model)));
     options_.threads = common.threads;
     options_.target = common.target;

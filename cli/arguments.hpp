@@ -35,6 +35,7 @@ struct TokensArguments {
 struct EncodeArguments {
   std::vector<std::string> sentences;
   std::string file, out, model;  // each may be empty
+  Type products = Type::float32;
 };
 
 // What orders the table of heads.
@@ -58,10 +59,12 @@ struct HeadsArguments {
   std::vector<HeadGate> gates;
   Color color = Color::automatic;
   std::string model;  // a folder, or empty
+  Type products = Type::float32;
 };
 
 struct RelationsArguments {
   std::string file, model, json;  // each may be empty
+  Type products = Type::float32;
   bool all = false, punctuation = true;
 };
 
@@ -71,6 +74,7 @@ struct AblateArguments {
   std::vector<HeadGate> heads, gates;  // all at once, in place of each in turn
   std::int64_t top = 10;
   std::string model, json;  // each may be empty
+  Type products = Type::float32;
 };
 
 struct CompareArguments {
@@ -78,7 +82,7 @@ struct CompareArguments {
   std::string model, json;         // each may be empty
   std::optional<std::string> other_text;
   std::string other;  // a folder, or empty
-  std::optional<Type> precision;
+  std::optional<Type> precision, products;
   std::optional<Target> other_target;
   std::int64_t top = 10;
 };
@@ -131,6 +135,7 @@ struct GenerateArguments {
   std::vector<std::string> prompts;  // one at least
   GenerateOptions options;
   KvStorage storage = KvStorage::float32;
+  Type products = Type::float32;
 };
 
 // Each prints to standard output and returns the exit status, 0 or 1. Throws Error.

@@ -18,8 +18,8 @@ namespace {
 // What a run is made of.
 struct Setup {
   std::string text, model, option;  // option: that gave the model
-  Type precision = Type::float32;
-  std::optional<Target> target;
+  EncoderOptions types = {};
+  std::optional<Target> target = {};
 };
 
 struct Run {
@@ -37,7 +37,7 @@ struct Run {
 Run run(const Setup& setup, int threads) {
   const std::filesystem::path folder = model_folder(setup.model, setup.option);
   const WordPiece tokenizer(read_wordpiece(folder));
-  const Encoder encoder(folder, {.precision = setup.precision});
+  const Encoder encoder(folder, setup.types);
   std::vector<std::int64_t> ids;
   for (const Token& token : tokens_of(tokenizer, {setup.text}, encoder.extents().max_tokens)) ids.push_back(token.id);
   LayerOptions options;
@@ -46,7 +46,9 @@ Run run(const Setup& setup, int threads) {
   Run run;
   run.extents = encoder.extents();
   run.tokens = std::ssize(ids);
-  run.what = folder.filename().string() + ", " + std::string(type_name(setup.precision)) + ", " +
+  const bool rounds = setup.types.products != Type::float32;
+  run.what = folder.filename().string() + ", " + std::string(type_name(setup.types.precision)) +
+             (rounds ? ", products " + std::string(type_name(setup.types.products)) : "") + ", " +
              std::string(target_name(setup.target.value_or(chosen_target()))) + ", " + std::to_string(ids.size()) +
              " tokens: " + setup.text;
   const std::int64_t n = run.tokens, layers = run.extents.layers, heads = run.extents.heads;
@@ -158,14 +160,16 @@ std::string json(const Run& a, const Run& b, const std::vector<Difference>& diff
 }  // namespace
 
 int compare(const CompareArguments& arguments, const Common& common) {
-  if (arguments.other.empty() && !arguments.precision && !arguments.other_target && !arguments.other_text)
-    throw Error(
-        ErrorCode::bad_option,
-        "compare: nothing tells the second run apart; give --other, --precision, --other-target or --other-text");
-  const Setup first{arguments.texts.front(), arguments.model, "--model", Type::float32, common.target};
+  if (arguments.other.empty() && !arguments.precision && !arguments.products && !arguments.other_target &&
+      !arguments.other_text)
+    throw Error(ErrorCode::bad_option,
+                "compare: nothing tells the second run apart; give --other, --precision, --products, --other-target "
+                "or --other-text");
+  const Setup first{arguments.texts.front(), arguments.model, "--model", {}, common.target};
+  const EncoderOptions types{arguments.precision.value_or(Type::float32), arguments.products.value_or(Type::float32)};
   const Setup second{arguments.other_text.value_or(arguments.texts.front()),
                      arguments.other.empty() ? arguments.model : arguments.other,
-                     arguments.other.empty() ? "--model" : "--other", arguments.precision.value_or(Type::float32),
+                     arguments.other.empty() ? "--model" : "--other", types,
                      arguments.other_target ? arguments.other_target : common.target};
   const Run a = run(first, common.threads), b = run(second, common.threads);
   check_alike(a, b);

@@ -102,7 +102,7 @@ int encode(const EncodeArguments& arguments, const Common& common) {
   if (arguments.out.empty() && sentences.size() == 1)
     throw Error(ErrorCode::bad_option,
                 "encode: one sentence is like itself; give two or more, or --out FILE for the vector");
-  const SentenceEncoder encoder(model_folder(arguments.model));
+  const SentenceEncoder encoder(model_folder(arguments.model), {.products = arguments.products});
   LayerOptions options;
   options.threads = common.threads;
   options.target = common.target;

@@ -35,8 +35,8 @@ std::string shown(std::string_view text) {
 
 // A folder, its tokenizer and what ends a text.
 struct Speaker {
-  explicit Speaker(const std::filesystem::path& folder)
-      : decoder(folder),
+  Speaker(const std::filesystem::path& folder, Type products)
+      : decoder(folder, {.products = products}),
         tokenizer(folder),
         end_ids(read_eos_token_ids(folder)),
         begin_id(read_config(folder / "config.json").bos_token_id) {}
@@ -75,7 +75,7 @@ void print_rate(std::int64_t tokens, double first, double all) {
 }  // namespace
 
 int generate(const GenerateArguments& arguments, const Common& common) {
-  const Speaker speaker(folder_of(arguments));
+  const Speaker speaker(folder_of(arguments), arguments.products);
   GeneratorOptions options;
   options.positions = positions_for(arguments, speaker);
   options.storage = arguments.storage;

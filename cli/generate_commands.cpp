@@ -68,6 +68,7 @@ Subcommand add_generate(CLI::App& app) {
              {"int8", KvStorage::int8}},
             "What keys and values are kept as: float32, bfloat16, float16 or int8")
       ->default_str("float32");
+  add_products(sub, arguments->products);
   return {sub, [arguments](const Common& common) { return generate(*arguments, common); }};
 }
 

@@ -38,15 +38,16 @@ std::int64_t HeadTokens::specials() const {
 }
 
 HeadRun::HeadRun(const HeadsArguments& arguments, const Common& common)
-    : HeadRun(model_folder(arguments.model), read_wordpiece(model_folder(arguments.model)), arguments.texts, common) {
+    : HeadRun(model_folder(arguments.model), read_wordpiece(model_folder(arguments.model)), arguments, common) {
   if (arguments.gates.empty()) return;
   gates_ = gates_of(arguments.gates, extents(), "heads: --gate");
   gates_text_ = gates_text(arguments.gates);
 }
 
-HeadRun::HeadRun(const std::filesystem::path& folder, const WordPieceModel& tokenizer,
-                 const std::vector<std::string>& texts, const Common& common)
-    : encoder_(folder), tokens_(read_tokens(tokenizer, texts, encoder_.extents())) {
+HeadRun::HeadRun(const std::filesystem::path& folder, const WordPieceModel& tokenizer, const HeadsArguments& arguments,
+                 const Common& common)
+    : encoder_(folder, {.products = arguments.products}),
+      tokens_(read_tokens(tokenizer, arguments.texts, encoder_.extents())) {
   options_.threads = common.threads;
   options_.target = common.target;
 }

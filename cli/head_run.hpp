@@ -56,7 +56,7 @@ class HeadRun {
 
  private:
   // The tokenizer's files are asked for first: they say soonest that a folder is no model's.
-  HeadRun(const std::filesystem::path& folder, const WordPieceModel& tokenizer, const std::vector<std::string>& texts,
+  HeadRun(const std::filesystem::path& folder, const WordPieceModel& tokenizer, const HeadsArguments& arguments,
           const Common& common);
   void forward(const EncoderRequests& requests) const;
 

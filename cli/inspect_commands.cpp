@@ -35,6 +35,7 @@ Subcommand add_relations(CLI::App& app) {
       "Marks are neither looked at nor counted in offsets");
   add_path(sub, "--json", arguments->json, "File to write all numbers to; - is standard output, without the table");
   add_model(sub, arguments->model);
+  add_products(sub, arguments->products);
   return {sub, [arguments](const Common& common) { return relations(*arguments, common); }};
 }
 
@@ -56,6 +57,7 @@ Subcommand add_ablate(CLI::App& app) {
   sub->callback([=] { check_ablate(*arguments, scale->count() > 0, top->count() > 0); });
   add_path(sub, "--json", arguments->json, "File to write all numbers to; - is standard output, without the tables");
   add_model(sub, arguments->model);
+  add_products(sub, arguments->products);
   return {sub, [arguments](const Common& common) { return ablate(*arguments, common); }};
 }
 
@@ -77,6 +79,12 @@ Subcommand add_compare(CLI::App& app) {
       refuse("--precision", text, "one of bfloat16, float16");
   };
   sub->add_option_function<std::string>("--precision", precision, "What the second run's weights are rounded to")
+      ->type_name("WORD");
+  const auto products = [arguments](const std::string& text) {
+    if (text != "bfloat16") refuse("--products", text, "bfloat16");
+    arguments->products = Type::bfloat16;
+  };
+  sub->add_option_function<std::string>("--products", products, "What the second run multiplies: bfloat16")
       ->type_name("WORD");
   sub->add_option_function<std::string>(
          "--other-target", [arguments](const std::string& name) { arguments->other_target = target_from_name(name); },

@@ -48,6 +48,7 @@ Subcommand add_encode(CLI::App& app) {
   add_path(sub, "--file", arguments->file, "Text file with a sentence a line; - is standard input");
   add_path(sub, "--out", arguments->out, "Vectors to write, (sentences, model_dim)");
   add_model(sub, arguments->model);
+  add_products(sub, arguments->products);
   return {sub, [arguments](const Common& common) { return encode(*arguments, common); }};
 }
 
@@ -103,6 +104,7 @@ Subcommand add_heads(CLI::App& app) {
   add_gates(sub, "--gate", arguments->gates, true, "The output of this head of this layer times S");
   add_color(sub, arguments->color);
   add_model(sub, arguments->model);
+  add_products(sub, arguments->products);
   sub->callback([=] {
     check_once({}, arguments->gates);
     check_files(*arguments, {one_row, stats, sort, links, special});

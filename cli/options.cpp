@@ -99,6 +99,12 @@ CLI::Option* add_model(CLI::App* app, std::string& folder) {
                   "The model's folder; unless given, what MULTIHEAD_MODEL names, else the one that ./run fetched");
 }
 
+void add_products(CLI::App* app, Type& products) {
+  add_words(app, "--products", products, {{"float32", Type::float32}, {"bfloat16", Type::bfloat16}},
+            "What the model multiplies: float32, or bfloat16, its weights in half the memory")
+      ->default_str("float32");
+}
+
 CLI::Option* add_texts(CLI::App* app, const std::string& name, std::vector<std::string>& texts,
                        const std::string& what) {
   const auto read = [&texts](const std::vector<std::string>& given) {

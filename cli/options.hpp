@@ -79,6 +79,8 @@ CLI::Option* add_gates(CLI::App* app, const std::string& option, std::vector<Hea
                        const std::string& what);
 // --model.
 CLI::Option* add_model(CLI::App* app, std::string& folder);
+// --products.
+void add_products(CLI::App* app, Type& products);
 // Positional texts. (CLI11 would take an empty one for none.)
 CLI::Option* add_texts(CLI::App* app, const std::string& name, std::vector<std::string>& texts,
                        const std::string& what);

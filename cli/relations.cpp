@@ -201,7 +201,7 @@ int relations(const RelationsArguments& arguments, const Common& common) {
   if (text.sentences.empty()) throw Error(ErrorCode::bad_option, "relations: there is no sentence");
   const std::filesystem::path folder = model_folder(arguments.model);
   const WordPiece tokenizer(read_wordpiece(folder));
-  const Encoder encoder(folder);
+  const Encoder encoder(folder, {.products = arguments.products});
   LayerOptions options;
   options.threads = common.threads;
   options.target = common.target;

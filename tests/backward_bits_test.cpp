@@ -90,7 +90,7 @@ TYPED_TEST(BackwardBits, FmaTargetsAgree) {
     std::set<std::uint64_t> all;
     for (Target target : available_targets()) {
       options.target = target;
-      if (target != Target::baseline) all.insert(bits_of(pass, options));
+      if (target != Target::baseline && !rounds_factors(target, kTypeOf<TypeParam>)) all.insert(bits_of(pass, options));
     }
     EXPECT_LE(all.size(), 1u) << pass.p.describe();
   });
@@ -156,10 +156,10 @@ void expect_golden(std::uint64_t fma, std::uint64_t baseline, std::uint64_t amx,
 }
 
 TEST(Golden, GradientsHaveTheseBits) {
-  expect_golden<float>(0xb4c142dcc50b613a, 0x8e8e4bce6bcd2b2c, 0x78d741e9861336ee);
+  expect_golden<float>(0xb4c142dcc50b613a, 0x8e8e4bce6bcd2b2c, 0x7cc3e724e21507b2);
   expect_golden<double>(0x3eedc713077588ba, 0x10bb1d747ddd738e, 0x3eedc713077588ba);
-  expect_golden<BFloat16>(0x852cfd15f753b654, 0xc84fa20154cd7386, 0x52ca6edbe937a4fe, 0x6203da7acb4c991f);
-  expect_golden<Float16>(0xaaa789f3511a7398, 0xd7aeb6cd1eaa0bab, 0x26cfe8b2a544ebb7);
+  expect_golden<BFloat16>(0x852cfd15f753b654, 0xc84fa20154cd7386, 0x6a950436fe645e1d, 0x0d2281c9e0217359);
+  expect_golden<Float16>(0xaaa789f3511a7398, 0xd7aeb6cd1eaa0bab, 0xf817f14724f12adf);
 }
 
 TEST(Backward, TooLittleScratchIsRefused) {

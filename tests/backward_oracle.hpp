@@ -13,6 +13,9 @@
 
 namespace multihead::testing {
 
+// Whether a target multiplies pairs of a type's elements here too, and rounds P Z and dx for that.
+inline bool rounds_factors(Target target, Type type) { return type == Type::bfloat16 && target == Target::avx512bf16; }
+
 // Everything that a problem has a gradient of. bias: of these extents, or not asked for.
 template <class T>
 struct Gradients {
@@ -118,20 +121,22 @@ struct Pass {
 };
 
 // The true gradients of a pass, from its out and lse, and their magnitudes: the same sums over absolute values, each
-// pair times how far its weight and the rest may be off in units of rounding.
+// pair times how far its weight and the rest may be off in units of rounding. rounded: over absolute values alone, of
+// what a target with rounds_factors() rounds first.
 template <class T>
 struct Truth {
+  static constexpr double kFactorRounding = 1 / 257.0;  // of a factor rounded to bfloat16, as a share of it
   static constexpr double kUnit = static_cast<double>(std::numeric_limits<Sum<T>>::epsilon()) / 2;
   // A weight below the normal range is zero, in units of rounding.
   static constexpr double kFlushed = static_cast<double>(std::numeric_limits<Sum<T>>::min()) / kUnit;
   const Pass<T>& pass;
   const Problem& p;
   const AttentionOptions options;
-  Gradients<double> value, magnitude;
+  Gradients<double> value, magnitude, rounded;
 
   Truth(const Pass<T>& of, const AttentionOptions& with, std::array<std::int64_t, 4> bias)
-      : pass(of), p(of.p), options(with), value(p, bias), magnitude(p, bias) {
-    for (Gradients<double>* all : {&value, &magnitude}) {
+      : pass(of), p(of.p), options(with), value(p, bias), magnitude(p, bias), rounded(p, bias) {
+    for (Gradients<double>* all : {&value, &magnitude, &rounded}) {
       for (auto* tensor : {&all->q, &all->k, &all->v}) tensor->each([](double& x) { x = 0; });
       for (auto* list : {&all->bias, &all->table, &all->slopes, &all->sinks}) std::fill(list->begin(), list->end(), 0);
     }
@@ -179,6 +184,7 @@ struct Truth {
       dp += x, dp_size += std::fabs(x);
       value.v.view(b, kv, j, c) += weight * z * d_out;
       magnitude.v.view(b, kv, j, c) += weight_size * z * std::fabs(d_out);
+      rounded.v.view(b, kv, j, c) += weight * z * std::fabs(d_out);
     }
     const double ds = weight * (z * dp - term), ds_size = weight_size * (z * dp_size + size);
     const double cap = p.plain.softcap,
@@ -194,8 +200,9 @@ struct Truth {
       product += q * k, product_size += std::fabs(q * k);
       value.q.view(b, h, i, c) += scale * dx * k, magnitude.q.view(b, h, i, c) += std::fabs(scale * k) * dx_size;
       value.k.view(b, kv, j, c) += scale * dx * q, magnitude.k.view(b, kv, j, c) += std::fabs(scale * q) * dx_size;
+      rounded.q.view(b, h, i, c) += std::fabs(scale * dx * k), rounded.k.view(b, kv, j, c) += std::fabs(scale * dx * q);
     }
-    value.scale += dx * product, magnitude.scale += dx_size * product_size;
+    value.scale += dx * product, magnitude.scale += dx_size * product_size, rounded.scale += std::fabs(dx * product);
     add_terms(at, j, ds, ds_size);
   }
 
@@ -225,17 +232,19 @@ struct Truth {
     return std::is_same_v<T, Float16> && std::fabs(wanted) + bound >= 65520;
   }
 
-  // How far the worst element lies outside its bound, roundings of its magnitude and one of storage; and whose.
-  std::string excess(Gradients<T>& got, double roundings) {
-    std::vector<std::vector<double>> found, bounds;
+  // How far the worst element lies outside its bound, roundings of its magnitude, a share of what is rounded first and
+  // one rounding of storage; and whose.
+  std::string excess(Gradients<T>& got, double roundings, double share = 0) {
+    std::vector<std::vector<double>> found, bounds, firsts;
     got.each([&](const char*, const std::vector<double>& x) { found.push_back(x); });
     magnitude.each([&](const char*, const std::vector<double>& x) { bounds.push_back(x); });
+    rounded.each([&](const char*, const std::vector<double>& x) { firsts.push_back(x); });
     std::string text;
     std::size_t at = 0;
     value.each([&](const char* name, const std::vector<double>& wanted) {
       for (std::size_t n = 0; n < wanted.size(); ++n) {
-        const double bound =
-            roundings * kUnit * bounds[at][n] + static_cast<double>(std::numeric_limits<Sum<T>>::min());
+        const double bound = roundings * kUnit * bounds[at][n] + share * firsts[at][n] +
+                             static_cast<double>(std::numeric_limits<Sum<T>>::min());
         const double stored = at < 3 ? half_ulp<T>(std::fabs(wanted[n]) + bound) : 0;
         if (half_overflows(wanted[n], bound) && std::isinf(found[at][n])) continue;
         if (distance(found[at][n], wanted[n]) > bound + stored && text.empty())

@@ -89,13 +89,14 @@ class Command(unittest.TestCase):
             tried = 0
             for case, whole in faces.cases("encoder", "command"):
                 folder = whole["call"]["folder"]
-                if folder != "tiny" or "run" in whole:  # the command makes its own ids
-                    arguments = [word for option, value in whole.get("run", {}).items() for word in (f"--{option}", value)]
+                options = {**whole.get("run", {}), **{name: whole["call"][name] for name in ("products",) if name in whole["call"]}}
+                if folder != "tiny" or options:  # the command makes its own ids
+                    arguments = [word for option, value in options.items() for word in (f"--{option}", value)]
                     with self.subTest(case=case["name"]):
                         status, sentence = self.ask(case, "encode", "--model", pathlib.Path(models) / folder, *arguments, "the cat", "a dog")
                         self.assertEqual(faces.faults(case, status, sentence, False), [])
                         tried += 1
-            self.assertEqual(tried, 4)
+            self.assertEqual(tried, 6)
 
     def test_explain(self):
         tried = 0

@@ -116,6 +116,7 @@ TEST(CStructs, HaveNoPaddingAtTheirEnds) {
   MULTIHEAD_ENDS_WITH(mh_layer_options, gates);
   MULTIHEAD_ENDS_WITH(mh_layer_requests, norms);
   MULTIHEAD_ENDS_WITH(mh_encoder_extents, max_tokens);
+  MULTIHEAD_ENDS_WITH(mh_encoder_options, reserved);
   MULTIHEAD_ENDS_WITH(mh_encoder_call, norms);
 #undef MULTIHEAD_ENDS_WITH
 }

@@ -65,6 +65,14 @@ class Generate(unittest.TestCase):
         self.assertEqual(texts["float32"], self.text("gpt2", "the cat", "--max-tokens", 4))
         self.refused("--cache-type", "gpt2", "a", "--cache-type", "int4", status=2)
 
+    def test_products(self):
+        drawing = ["gpt2", "the cat", "--max-tokens", 40, "--temperature", 2, "--seed"]
+        self.assertEqual(self.text(*drawing, 1), self.text(*drawing, 1, "--products", "float32"))
+        # A draw falls on another token in about one of a thousand.
+        self.assertTrue(any(self.text(*drawing, seed) != self.text(*drawing, seed, "--products", "bfloat16")
+                            for seed in range(200)))
+        self.refused("--products", "gpt2", "a", "--products", "float16", status=2)
+
     def test_stop(self):
         whole = self.text("gpt2", "the cat", "--max-tokens", 40, "--temperature", 2, "--seed", 1)[:-1]
         for size in (1, 2, 5):

@@ -131,6 +131,20 @@ class Encode(Models):
             self.assertAlmostEqual(math.fsum(x * x for x in vector), 1, places=6)
             self.assertEqual(self.vectors(sentence), [vector])
 
+    def test_products(self):
+        exact, narrow = self.vectors(*SENTENCES), self.vectors(*SENTENCES, "--products", "bfloat16")
+        self.assertEqual(exact, self.vectors(*SENTENCES, "--products", "float32"))
+        self.assertNotEqual(exact, narrow)
+        self.assertEqual(narrow[1:2], self.vectors(SENTENCES[1], "--products", "bfloat16"))
+        for a, b in zip(exact, narrow):
+            self.assertGreater(math.fsum(x * y for x, y in zip(a, b)), 0.999)
+        self.assertNotEqual(self.succeed("heads", SENTENCES[0], "--csv", "-"),
+                            self.succeed("heads", SENTENCES[0], "--csv", "-", "--products", "bfloat16"))
+        for subcommand in ("encode", "heads", "ablate", "relations"):
+            ran = self.run_command(subcommand, "--products", "float16", *([] if subcommand == "relations" else ["a"]))
+            self.assertEqual(ran.returncode, 2, subcommand)
+            self.assertIn("--products", ran.stderr)
+
     def test_file_and_standard_input(self):
         (self.folder / "lines.txt").write_bytes("\r\n".join([*SENTENCES, "", "\u732b"]).encode("utf-8"))
         lines = self.vectors("--file", "lines.txt")

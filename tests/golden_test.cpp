@@ -58,7 +58,7 @@ std::uint64_t bits_wanted(const Golden& golden, Target target) {
 }
 
 constexpr std::uint64_t kLayerF32Fma = 0xeff42a5735a65d9a, kLayerF32Baseline = 0x786e01448084f73c;
-constexpr std::uint64_t kLayerF32Amx = 0x5bdb94e1d3f70bcc;
+constexpr std::uint64_t kLayerF32Amx = 0x4e9cbe3a7d3a5999;
 constexpr std::uint64_t kLayerF64Fma = 0x600252aa0c1ec5a4, kLayerF64Baseline = 0x26c3708e7fceedce;
 
 constexpr std::uint64_t kLinearF32Fma = 0xfdd4c60df53bd334, kLinearF32Baseline = 0xc426c2ba8715f85b;

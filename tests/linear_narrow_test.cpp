@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Linear in bfloat16 and float16: its bits are those of the float32 layer of the same numbers, rounded once.
+// Linear in bfloat16 and float16: its bits are those of the float32 layer of the same numbers, rounded once or not at
+// all, but where bfloat16 is multiplied by itself (linear_pairs_test.cpp).
 #include <gtest/gtest.h>
 
 #include "allocations.hpp"
@@ -48,23 +49,29 @@ struct NarrowProblem {
   }
   Linear<T> layer() const { return Linear<T>(weight_view(weight), order, bias); }
   // The rows from first on.
-  std::vector<T> run(const Linear<T>& layer, Activation activation, const LayerOptions& options, std::int64_t first,
+  template <class C = T>
+  std::vector<C> run(const Linear<T>& layer, Activation activation, const LayerOptions& options, std::int64_t first,
                      std::int64_t count) const {
-    std::vector<T> y(static_cast<std::size_t>(count * y_stride + 1), T(77));
+    std::vector<C> y(static_cast<std::size_t>(count * y_stride + 1), C(77));
     layer.forward(MatrixView<const T>(x.data() + first * x_stride, {count, in}, {x_stride, 1}),
-                  MatrixView<T>(y.data(), {count, out}, {y_stride, 1}), activation, options);
+                  MatrixView<C>(y.data(), {count, out}, {y_stride, 1}), activation, options);
     return y;
   }
-  std::vector<T> expected(Activation activation, Target target) const {
+  std::vector<float> expected(Activation activation, Target target) const {
     std::vector<float> wide(static_cast<std::size_t>(rows * y_stride + 1), 77);
     Linear<float>(weight_view(wide_weight), order, wide_bias)
         .forward(MatrixView<const float>(wide_x.data(), {rows, in}, {x_stride, 1}),
                  MatrixView<float>(wide.data(), {rows, out}, {y_stride, 1}), activation, {.target = target});
-    std::vector<T> y;
-    for (float element : wide) y.push_back(T(element));
-    return y;
+    return wide;
   }
 };
+
+template <class T>
+std::vector<T> rounded(const std::vector<float>& wide) {
+  std::vector<T> y;
+  for (float element : wide) y.push_back(T(element));
+  return y;
+}
 
 template <class T>
 void expect_same(const std::vector<T>& a, const std::vector<T>& b, std::size_t from, const std::string& where) {
@@ -84,10 +91,16 @@ TYPED_TEST(NarrowLinearOf, BitsAreThoseOfFloat32RoundedOnce) {
     const NarrowProblem<T> p(random, e, random.chance(60), random.pick({WeightOrder::in_out, WeightOrder::out_in}),
                              static_cast<int>(random.between(0, 3)));
     for (Target target : available_targets())
-      for (Activation activation : kActivations)
-        expect_same(p.run(p.layer(), activation, {.target = target}, 0, p.rows), p.expected(activation, target), 0,
-                    std::string(target_name(target)) + " " + std::to_string(e[0]) + "x" + std::to_string(e[1]) + "x" +
-                        std::to_string(e[2]));
+      for (Activation activation : kActivations) {
+        const std::string where = std::string(target_name(target)) + " " + std::to_string(e[0]) + "x" +
+                                  std::to_string(e[1]) + "x" + std::to_string(e[2]);
+        const std::vector<float> wide = p.template run<float>(p.layer(), activation, {.target = target}, 0, p.rows);
+        expect_same(p.run(p.layer(), activation, {.target = target}, 0, p.rows), rounded<T>(wide), 0, where);
+        if (multiplies_pairs(target, kTypeOf<T>)) continue;
+        const std::vector<float> expected = p.expected(activation, target);
+        for (std::size_t i = 0; i < wide.size(); ++i)
+          ASSERT_EQ(std::bit_cast<std::uint32_t>(wide[i]), std::bit_cast<std::uint32_t>(expected[i])) << where;
+      }
   }
 }
 

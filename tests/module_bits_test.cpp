@@ -184,52 +184,6 @@ TYPED_TEST(ModuleBits, StorageOfWeights) {
   }
 }
 
-// A layer of BFloat16 or Float16 is the float layer on the same numbers, its output rounded once.
-template <class T>
-class NarrowModule : public ::testing::Test {};
-using NarrowTypes = ::testing::Types<BFloat16, Float16>;
-TYPED_TEST_SUITE(NarrowModule, NarrowTypes);
-
-TYPED_TEST(NarrowModule, IsTheFloatLayerRoundedOnceBits) {
-  using T = TypeParam;
-  for (int seed = 0; seed < problems(); ++seed) {
-    ModuleProblem<T> narrow(static_cast<std::uint64_t>(seed) + 1500);
-    ModuleProblem<float> wide(static_cast<std::uint64_t>(seed) + 1500);
-    const auto widen = [](const std::vector<T>& from, std::vector<float>& to) {
-      ASSERT_EQ(from.size(), to.size());
-      std::transform(from.begin(), from.end(), to.begin(), [](T x) { return static_cast<float>(x); });
-    };
-    for (auto of : {std::pair{&narrow.q, &wide.q},
-                    {&narrow.k, &wide.k},
-                    {&narrow.v, &wide.v},
-                    {&narrow.out, &wide.out},
-                    {&narrow.q_bias, &wide.q_bias},
-                    {&narrow.k_bias, &wide.k_bias},
-                    {&narrow.v_bias, &wide.v_bias},
-                    {&narrow.out_bias, &wide.out_bias},
-                    {&narrow.bias_k, &wide.bias_k},
-                    {&narrow.bias_v, &wide.bias_v},
-                    {&narrow.q_norm, &wide.q_norm},
-                    {&narrow.k_norm, &wide.k_norm},
-                    {&narrow.q_norm_bias, &wide.q_norm_bias},
-                    {&narrow.k_norm_bias, &wide.k_norm_bias}})
-      widen(of.first->all, of.second->all);
-    widen(narrow.query.memory, wide.query.memory), widen(narrow.key.memory, wide.key.memory);
-    widen(narrow.value.memory, wide.value.memory);
-    ModuleResults<T> got;
-    ModuleResults<float> wanted;
-    got.run(narrow.layer(), narrow, narrow.options, true);
-    wanted.run(wide.layer(), wide, wide.options, true);
-    std::vector<T> rounded;
-    for (float x : wanted.output) rounded.push_back(T(x));
-    EXPECT_TRUE(same_bits(got.output, rounded)) << narrow.describe();
-    EXPECT_TRUE(same_bits(got.lse, wanted.lse)) << narrow.describe();
-    EXPECT_TRUE(same_bits(got.heads, wanted.heads)) << narrow.describe();
-    EXPECT_TRUE(same_bits(got.norm_weighted, wanted.norm_weighted)) << narrow.describe();
-    EXPECT_TRUE(same_bits(got.norms, wanted.norms)) << narrow.describe();
-  }
-}
-
 // With plain options the class is the function, bit for bit.
 TYPED_TEST(ModuleSums, ClassIsTheFunctionBits) {
   using T = TypeParam;

@@ -100,12 +100,13 @@ struct ModuleResults {
   void run(const MultiHeadAttention<T>& layer, const ModuleProblem<T>& p, const MultiHeadOptions& options, bool asks);
 };
 
-// The same by the definition, each number with the bound of its error.
+// The same by the definition, each number with the bound of its error. What a layer of two bytes stores is rounded here
+// too. pairs: weights are rounded to bfloat16 on their way to the values.
 struct ModuleTruth {
   std::vector<Tracked> output, lse, heads, per_head, mean, norm_weighted, norms;
 
   template <class T>
-  explicit ModuleTruth(const ModuleProblem<T>& p);
+  explicit ModuleTruth(const ModuleProblem<T>& p, bool pairs = false);
 };
 
 }  // namespace multihead::testing

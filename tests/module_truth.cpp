@@ -80,13 +80,19 @@ void turn(Terms& x, const RotaryOptions& o, std::int64_t position) {
 }
 
 template <class T>
+void store(Terms& x) {
+  for (Tracked& value : x) value = stored<T>(value);
+}
+
+template <class T>
 struct Heads {
   const ModuleProblem<T>& p;
+  bool pairs;
   std::int64_t b, h, kv;
   std::vector<Terms> keys, values;  // the extra ones last
 
-  Heads(const ModuleProblem<T>& problem, std::int64_t batch, std::int64_t head)
-      : p(problem), b(batch), h(head), kv(head / (problem.e.heads / problem.e.kv_heads)) {
+  Heads(const ModuleProblem<T>& problem, bool by_pairs, std::int64_t batch, std::int64_t head)
+      : p(problem), pairs(by_pairs), b(batch), h(head), kv(head / (problem.e.heads / problem.e.kv_heads)) {
     const MultiHeadExtents& e = p.e;
     const std::pair key_range{kv * e.head_dim, e.head_dim}, value_range{kv * e.value_dim, e.value_dim};
     for (std::int64_t j = 0; j < p.kv_len; ++j) {
@@ -94,6 +100,7 @@ struct Heads {
       values.push_back(project(p.values(), b, j, p.v, p.v_bias, value_range));
       normalise(keys.back(), p.spec.k_norm, p.k_norm, p.k_norm_bias);
       if (p.spec.rotary) turn(keys.back(), *p.spec.rotary, position(p.k_positions, j, p.kv_len));
+      store<T>(keys.back()), store<T>(values.back());
     }
     if (!p.bias_k.all.empty()) {
       keys.emplace_back(), values.emplace_back();
@@ -123,6 +130,7 @@ struct Heads {
     Terms q = project(p.query.view, b, i, p.q, p.q_bias, {h * p.e.head_dim, p.e.head_dim});
     normalise(q, p.spec.q_norm, p.q_norm, p.q_norm_bias);
     if (p.spec.rotary) turn(q, *p.spec.rotary, position(p.q_positions, i, p.q_len));
+    store<T>(q);
     const long double scale = p.spec.scale.value_or(1 / std::sqrt(static_cast<double>(p.e.head_dim)));
     Terms scores(keys.size());
     long double largest = -std::numeric_limits<long double>::infinity(), widest = 0;
@@ -140,7 +148,7 @@ struct Heads {
       const long double x = std::exp(scores[j].value - largest);
       // Differences of scores in units of log 2, of the parts that are merged, and lse where it stands between.
       const long double off = scores[j].error + Tracked::unit * (kExtraRoundings + 6 * widest);
-      w[j] = {x, x * off};
+      w[j] = {x, x * std::expm1(off)};
     }
     const Tracked sum = total(w);
     lse = {largest + std::log(sum.value),
@@ -148,6 +156,42 @@ struct Heads {
     if (sum.value == 0) lse = {-std::numeric_limits<long double>::infinity(), 0};
     for (Tracked& weight : w) weight = sum.value == 0 ? Tracked(0) : weight / sum;
     return w;
+  }
+
+  // Element c of the keys [first, last) alone, as attention() gives it, and their share of the weights.
+  Tracked part(const Terms& w, std::int64_t c, std::int64_t first, std::int64_t last, Tracked& share) const {
+    Terms own, terms;
+    for (std::int64_t j = first; j < last; ++j) own.push_back(w[static_cast<std::size_t>(j)]);
+    share = total(own);
+    if (share.value == 0) return {0};
+    for (std::int64_t j = first; j < last; ++j) {
+      const auto at = static_cast<std::size_t>(j);
+      terms.push_back(w[at] / share * values[at][static_cast<std::size_t>(c)]);
+    }
+    Tracked x = total(terms);
+    long double wobble = 0;
+    for (std::int64_t j = first; j < last && pairs; ++j) {
+      const auto at = static_cast<std::size_t>(j);
+      const Tracked v = values[at][static_cast<std::size_t>(c)];
+      wobble += (w[at].value + w[at].error) / share.value * (std::fabs(v.value - x.value) + v.error + x.error) / 256;
+    }
+    return stored<T>({x.value, x.error + wobble});
+  }
+
+  // The output of row i's weights before gates. The two parts of a layer with extra keys are stored before they meet.
+  Tracked out(const Terms& w, std::int64_t c) const {
+    const auto all = static_cast<std::int64_t>(w.size());
+    if constexpr (sizeof(T) == 2) {
+      Tracked share, extra_share;
+      const Tracked own = part(w, c, 0, p.kv_len, share);
+      if (p.kv_len == all) return own;
+      const Tracked extra = part(w, c, p.kv_len, all, extra_share);
+      return stored<T>(own * share + extra * extra_share);
+    } else {
+      Terms terms;
+      for (std::size_t j = 0; j < w.size(); ++j) terms.push_back(w[j] * values[j][static_cast<std::size_t>(c)]);
+      return total(terms);
+    }
   }
 
   // |gate| times the length of each value after the head's rows of the out weight.
@@ -177,7 +221,7 @@ struct Heads {
 }  // namespace
 
 template <class T>
-ModuleTruth::ModuleTruth(const ModuleProblem<T>& p) {
+ModuleTruth::ModuleTruth(const ModuleProblem<T>& p, bool pairs) {
   Tracked::unit = static_cast<long double>(std::numeric_limits<Sum<T>>::epsilon()) / 2;
   const MultiHeadExtents& e = p.e;
   const std::int64_t n = p.kv_len + e.extra_keys;
@@ -186,7 +230,7 @@ ModuleTruth::ModuleTruth(const ModuleProblem<T>& p) {
   std::vector<Terms> concat(size(p.batch * p.q_len));
   for (std::int64_t b = 0; b < p.batch; ++b)
     for (std::int64_t h = 0; h < e.heads; ++h) {
-      const Heads<T> head(p, b, h);
+      const Heads<T> head(p, pairs, b, h);
       const Terms lengths = p.asks_norm_weighted || p.asks_norms ? head.lengths() : Terms(size(n));
       norms.insert(norms.end(), lengths.begin(), lengths.end());
       for (std::int64_t i = 0; i < p.q_len; ++i) {
@@ -200,10 +244,9 @@ ModuleTruth::ModuleTruth(const ModuleProblem<T>& p) {
           length_terms[size((b * p.q_len + i) * n + j)].push_back(w[size(j)] * lengths[size(j)]);
         }
         for (std::int64_t c = 0; c < e.value_dim; ++c) {
-          Terms terms;
-          for (std::int64_t j = 0; j < n; ++j) terms.push_back(w[size(j)] * head.values[size(j)][size(c)]);
-          heads.push_back(total(terms));
-          concat[size(b * p.q_len + i)].push_back(p.gates.empty() ? heads.back() : heads.back() * head.gate());
+          heads.push_back(head.out(w, c));
+          concat[size(b * p.q_len + i)].push_back(p.gates.empty() ? heads.back()
+                                                                  : stored<T>(heads.back() * head.gate()));
         }
       }
     }
@@ -213,13 +256,15 @@ ModuleTruth::ModuleTruth(const ModuleProblem<T>& p) {
       for (std::size_t c = 0; c < row.size(); ++c)
         terms.push_back(row[c] * Tracked(p.out[static_cast<std::int64_t>(c) * e.out_dim + o]));
       const Tracked y = total(terms);
-      output.push_back(p.out_bias.all.empty() ? y : y + Tracked(p.out_bias[o]));
+      output.push_back(stored<T>(p.out_bias.all.empty() ? y : y + Tracked(p.out_bias[o])));
     }
   for (const Terms& terms : mean_terms) mean.push_back(total(terms));
   for (const Terms& terms : length_terms) norm_weighted.push_back(total(terms));
 }
 
-template ModuleTruth::ModuleTruth(const ModuleProblem<float>&);
-template ModuleTruth::ModuleTruth(const ModuleProblem<double>&);
+template ModuleTruth::ModuleTruth(const ModuleProblem<float>&, bool);
+template ModuleTruth::ModuleTruth(const ModuleProblem<double>&, bool);
+template ModuleTruth::ModuleTruth(const ModuleProblem<BFloat16>&, bool);
+template ModuleTruth::ModuleTruth(const ModuleProblem<Float16>&, bool);
 
 }  // namespace multihead::testing

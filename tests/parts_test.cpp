@@ -176,5 +176,31 @@ TEST_F(Parts, GiveWayToMultiplyAdds) {
   EXPECT_EQ(rows_alike(Result(scaled, Target::amx), Result(scaled, Target::avx2), 0), kQueries);
 }
 
+// Calls of many tasks take several row blocks through stretches of the keys, as many as a worker keeps: here 256 of
+// 300. Rows do not show it.
+TEST_F(Parts, StretchesOfKeysLeaveNoTrace) {
+  constexpr std::int64_t kManyHeads = 11, kWide = 512;
+  Tensor<float> q({1, kManyHeads, kQueries, kWide}), k({1, kManyHeads, kKeys, kWide}),
+      v({1, kManyHeads, kKeys, kValueWidth}), whole({1, kManyHeads, kQueries, kValueWidth}),
+      alone({1, 1, kQueries, kValueWidth});
+  Random random(37);
+  for (Tensor<float>* tensor : {&q, &k, &v}) tensor->fill_normal(random, 1);
+  v.view(0, 2, 7, 3) = v.view(0, 3, 270, 3) = 0x1p100f;
+  k.view(0, 4, 290, 5) = std::numeric_limits<float>::infinity();
+  for (bool causal : {false, true}) {
+    AttentionOptions options{.causal = causal, .threads = causal ? 2 : 1, .target = Target::amx};
+    if (causal) options.alignment = Alignment::bottom_right();
+    attention(View4<const float>(q.view), View4<const float>(k.view), View4<const float>(v.view), whole.view, options);
+    for (std::int64_t h = 0; h < kManyHeads; h += causal ? 5 : 2) {
+      attention(View4<const float>(&q.view(0, h, 0, 0), {1, 1, kQueries, kWide}),
+                View4<const float>(&k.view(0, h, 0, 0), {1, 1, kKeys, kWide}),
+                View4<const float>(&v.view(0, h, 0, 0), {1, 1, kKeys, kValueWidth}), alone.view, options);
+      for (std::int64_t i = 0; i < kQueries; ++i)
+        for (std::int64_t c = 0; c < kValueWidth; ++c)
+          ASSERT_TRUE(same_bits({whole.view(0, h, i, c)}, {alone.view(0, 0, i, c)})) << h << ", " << i << ", " << c;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace multihead::testing

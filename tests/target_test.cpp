@@ -86,7 +86,8 @@ TEST(Target, ThePinnedOneRan) {
   for (Target target : available_targets()) {
     EXPECT_EQ(chosen_target(target), target);
     expect_ran(target, 2 * 3 * 3, [&] { attend<float>({.target = target}); });
-    expect_ran(target, 2 * 3 * 3, [&] { attend<double>({.threads = 3, .target = target}); });
+    // Of few tasks the last three, of 4, 48 and 48 rows, run in 1, 3 and 3 pieces; tiles take whole ones.
+    expect_ran(target, 2 * 3 * 3 + 4, [&] { attend<double>({.threads = 3, .target = target}); });
     const Matrix<float> X(100, 3), W(3, 4), Wo(4, 2);
     expect_ran(target, 2 * 3, [&] { multi_head_attention(X, W, W, W, Wo, 2, {.target = target}); });
     expect_ran(target, 3, [&] { self_attention(X, W, W, W, {.threads = 2, .target = target}); });

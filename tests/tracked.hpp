@@ -54,4 +54,19 @@ inline Tracked total(const std::vector<Tracked>& terms) {
   return sum;
 }
 
+// x as a T stores it: of two bytes its rounding, and an error where x's own may carry it past the middle between two
+// numbers. Rounding is monotonic, so the ends of x's interval bound it.
+template <class T>
+Tracked stored(Tracked x) {
+  if constexpr (sizeof(T) != 2) {
+    return x;
+  } else {
+    const auto round = [](long double value) {
+      return static_cast<long double>(static_cast<float>(T(static_cast<float>(value))));
+    };
+    const long double value = round(x.value);
+    return {value, std::max(round(x.value + x.error) - value, value - round(x.value - x.error))};
+  }
+}
+
 }  // namespace multihead::testing

@@ -14,17 +14,18 @@ namespace multihead::c {
 namespace {
 
 constexpr const char* kOpen = "mh_encoder_open";
+constexpr const char* kOpenWith = "mh_encoder_open_with";
 constexpr const char* kExtents = "mh_encoder_get_extents";
 constexpr const char* kForward = "Encoder";
 
 // What a folder has beside its encoder; what it lacks is kept as a reason.
-std::unique_ptr<mh_encoder> opened(const std::filesystem::path& folder) {
+std::unique_ptr<mh_encoder> opened(const std::filesystem::path& folder, const EncoderOptions& options) {
   std::unique_ptr<mh_encoder> made;
   try {
-    SentenceEncoder sentences(folder);
+    SentenceEncoder sentences(folder, options);
     made.reset(new mh_encoder{sentences.encoder(), sentences.tokenizer(), sentences, {}, {}, {}});
   } catch (const Error& error) {  // of the encoder itself: thrown again here
-    made.reset(new mh_encoder{Encoder(folder), {}, {}, error.code(), error.what(), {}});
+    made.reset(new mh_encoder{Encoder(folder, options), {}, {}, error.code(), error.what(), {}});
     try {
       made->tokenizer.emplace(read_wordpiece(folder));
     } catch (const Error&) {  // the reason is kept already
@@ -35,6 +36,13 @@ std::unique_ptr<mh_encoder> opened(const std::filesystem::path& folder) {
   made->words.reserve(static_cast<std::size_t>(made->tokenizer->size()));
   for (std::int64_t id = 0; id < made->tokenizer->size(); ++id) made->words.emplace_back(made->tokenizer->text(id));
   return made;
+}
+
+EncoderOptions options_of(const mh_encoder_options* options) {
+  const mh_encoder_options read = read_struct(kOpenWith, options);
+  check_reserved(kOpenWith, "mh_encoder_options.reserved", read.reserved);
+  return {.precision = element_type({kOpenWith, "precision"}, read.precision),
+          .products = element_type({kOpenWith, "products"}, read.products)};
 }
 
 // How many requests there are: one a layer, or none.
@@ -74,7 +82,15 @@ mh_status mh_encoder_open(const char* folder, mh_encoder** encoder) {
   return guarded([&] {
     wanted(kOpen, "folder", folder);
     wanted(kOpen, "encoder", encoder);
-    *encoder = opened(folder).release();
+    *encoder = opened(folder, {}).release();
+  });
+}
+
+mh_status mh_encoder_open_with(const char* folder, const mh_encoder_options* options, mh_encoder** encoder) {
+  return guarded([&] {
+    wanted(kOpenWith, "folder", folder);
+    wanted(kOpenWith, "encoder", encoder);
+    *encoder = opened(folder, options_of(options)).release();
   });
 }
 

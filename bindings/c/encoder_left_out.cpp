@@ -23,6 +23,9 @@ bool built_with_models() noexcept { return false; }
 using namespace multihead::c;
 
 mh_status mh_encoder_open(const char*, mh_encoder**) { return left_out("mh_encoder_open"); }
+mh_status mh_encoder_open_with(const char*, const mh_encoder_options*, mh_encoder**) {
+  return left_out("mh_encoder_open_with");
+}
 void mh_encoder_destroy(mh_encoder*) {}
 mh_status mh_encoder_get_extents(const mh_encoder*, mh_encoder_extents*) { return left_out("mh_encoder_get_extents"); }
 mh_status mh_encoder_forward(const mh_encoder*, const mh_encoder_call*, const mh_tensor*, const mh_run_options*) {

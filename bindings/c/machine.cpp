@@ -27,6 +27,7 @@ const char* mh_version(void) { return multihead::version(); }
 void mh_run_options_init(mh_run_options* options, size_t size) { init_struct(options, size); }
 
 void mh_encoder_extents_init(mh_encoder_extents* extents, size_t size) { init_struct(extents, size); }
+void mh_encoder_options_init(mh_encoder_options* options, size_t size) { init_struct(options, size); }
 void mh_encoder_call_init(mh_encoder_call* call, size_t size) { init_struct(call, size); }
 void mh_info_init(mh_info* info, size_t size) { init_struct(info, size); }
 

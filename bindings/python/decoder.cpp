@@ -19,11 +19,12 @@ namespace {
 
 constexpr char kName[] = "Decoder";
 
-std::unique_ptr<OpenDecoder> open(const nb::bytes& name, nb::handle precision) {
+std::unique_ptr<OpenDecoder> open(const nb::bytes& name, nb::handle precision, nb::handle products) {
   const std::filesystem::path folder = path_of(name, {kName, "folder"});
   constexpr multihead::Type kTypes[] = {multihead::Type::float32, multihead::Type::bfloat16, multihead::Type::float16};
   const multihead::DecoderOptions options{
-      .precision = kTypes[choice(precision, {kName, "precision"}, {"float32", "bfloat16", "float16"})]};
+      .precision = kTypes[choice(precision, {kName, "precision"}, {"float32", "bfloat16", "float16"})],
+      .products = kTypes[choice(products, {kName, "products"}, {"float32", "bfloat16"})]};
   std::unique_ptr<OpenDecoder> made;
   run_released([&] {
     made.reset(new OpenDecoder{multihead::Decoder(folder, options), multihead::read_eos_token_ids(folder),
@@ -108,7 +109,7 @@ nb::object forward(const OpenDecoder& open, nb::handle ids_given, Cache& cache, 
 
 void add_decoder(nb::module_& module) {
   nb::class_<OpenDecoder>(module, "Decoder")
-      .def_static("open", &open, nb::arg(), nb::arg().none())
+      .def_static("open", &open, nb::arg(), nb::arg().none(), nb::arg().none())
       .def("forward", &forward, nb::arg().none(), nb::arg(), nb::arg().none(), nb::arg())
       .def_prop_ro("extents", &extents_of)
       .def_prop_ro("end_ids", &end_ids)

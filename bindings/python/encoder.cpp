@@ -30,14 +30,19 @@ struct Encoder {
 };
 
 // folder: the bytes of its name.
-std::unique_ptr<Encoder> open(const nb::bytes& name) {
+std::unique_ptr<Encoder> open(const nb::bytes& name, nb::handle precision, nb::handle products) {
   const char* const folder = name.c_str();
   if (std::strlen(folder) != name.size()) raise(PyExc_ValueError, {kName, "folder"}, "has the character 0");
+  constexpr mh_type kTypes[] = {MH_FLOAT32, MH_BFLOAT16, MH_FLOAT16};
+  mh_encoder_options options;
+  mh_encoder_options_init(&options, sizeof options);
+  options.precision = kTypes[choice(precision, {kName, "precision"}, {"float32", "bfloat16", "float16"})];
+  options.products = kTypes[choice(products, {kName, "products"}, {"float32", "bfloat16"})];
   mh_encoder* opened = nullptr;
   mh_status status;
   {
     nb::gil_scoped_release released;
-    status = mh_encoder_open(folder, &opened);
+    status = mh_encoder_open_with(folder, &options, &opened);
   }
   check(status);
   return std::make_unique<Encoder>(opened);
@@ -211,7 +216,7 @@ nb::object forward(const Encoder& encoder, nb::handle ids_given, const nb::tuple
 
 void add_encoder(nb::module_& module) {
   nb::class_<Encoder>(module, "Encoder")
-      .def_static("open", &open)
+      .def_static("open", &open, nb::arg(), nb::arg().none(), nb::arg().none())
       .def("tokens", &tokens, nb::arg().none())
       .def("encode", &encode, nb::arg(), nb::arg().none(), nb::arg().none())
       .def("forward", &forward, nb::arg().none(), nb::arg())

@@ -120,6 +120,17 @@ nb::object empty_memory(Place place, mh_type type, int rank, const int64_t* shap
   return view.attr("cast")("B").attr("cast")(format, shape_of(rank, shape));
 }
 
+// Whether an object is an array of NumPy and of no subclass; false until NumPy has been imported.
+bool is_plain(nb::handle object) {
+  static PyTypeObject* plain = nullptr;
+  if (!plain) {
+    PyObject* module = PyDict_GetItemString(PyImport_GetModuleDict(), "numpy");
+    if (!module || !nb::hasattr(module, "ndarray")) return false;
+    plain = reinterpret_cast<PyTypeObject*>(keep(nb::handle(module).attr("ndarray")));
+  }
+  return Py_TYPE(object.ptr()) == plain;
+}
+
 // NULL where numpy.ma has not been imported: then there is no masked array.
 PyObject* masked_array() {
   static PyObject* found = nullptr;
@@ -159,6 +170,7 @@ nb::object torch_capsule(nb::handle tensor, Place place) {
 }
 
 void refuse_masked(nb::handle object, Place place) {
+  if (is_plain(object)) return;
   PyObject* masked = masked_array();
   if (masked && PyType_IsSubtype(Py_TYPE(object.ptr()), reinterpret_cast<PyTypeObject*>(masked)))
     raise(PyExc_TypeError, place,

@@ -22,9 +22,13 @@ struct DecoderExtents {
   std::int64_t max_tokens;  // of a sequence: as many as config.json says there are positions
 };
 
-// How a decoder takes its weights.
+// How a decoder takes its weights, and in what it multiplies.
 struct DecoderOptions {
   Type precision = Type::float32;  // as EncoderOptions
+  // bfloat16: the weights and biases of all linear maps, the last one before the logits too, are kept as bfloat16, half
+  // the memory and half the reading a token, and what enters them is rounded to bfloat16. Sums, what the maps give,
+  // rotary, norms, embeddings, hidden states and logits stay float32; the cache says in what attention multiplies.
+  Type products = Type::float32;
 };
 
 // The next tokens of sequences that a cache holds, any number of each, packed one after the other: prompts, chunks of
@@ -43,7 +47,8 @@ struct DecoderRequests {
       {};  // (layers + 1, tokens, model_dim): the embeddings, then after each layer; then no norm
 };
 
-// A causal decoder in float32: gpt2 (Radford et al. 2019) and llama (Touvron et al. 2023), pre-norm. In each layer
+// A causal decoder, in float32 unless its products are of bfloat16: gpt2 (Radford et al. 2019) and llama (Touvron et
+// al. 2023), pre-norm. In each layer
 //   a = x + attention(norm(x)),  x' = a + feed_forward(norm(a));  logits = norm(x_last) words^T, or a head's weight
 // gpt2: LayerNorm, learned positions, W2 gelu(W1 x). llama: RMSNorm, rotary positions, W2 (silu(Wg x) W1 x).
 // A token's bits depend on its own sequence up to it and on the type of the cache: not on the batch, how the sequence
@@ -55,7 +60,7 @@ class Decoder {
   // Error: what Checkpoint and read_config throw; unsupported, by name, for another model_type, activation,
   // rope_scaling (default, linear and llama3 are known), sliding windows, capped scores and cross-attention;
   // file_malformed for a tensor that is missing, has another shape than config.json says or is none of the decoder's
-  // though it lies among them; bad_option for a precision that is none of the three.
+  // though it lies among them; bad_option for a precision or products that are none of theirs.
   explicit Decoder(const std::filesystem::path& folder, const DecoderOptions& options = {});
   Decoder(const ModelConfig& config, const Checkpoint& checkpoint, const DecoderOptions& options = {});
 

@@ -45,15 +45,20 @@ struct EncoderRequests {
   View3<float> norms = {};
 };
 
-// How an encoder takes its weights.
+// How an encoder takes its weights, and in what it multiplies.
 struct EncoderOptions {
   // Each weight, bias and embedding is rounded to this type and kept as float32; sums are made in float32 all the same.
   // float32, bfloat16 or float16 (whose rounding makes what is 65,520 or larger infinite).
   Type precision = Type::float32;
+  // bfloat16: the weights and biases of attention and of the feed-forward layers are kept as bfloat16, half the memory;
+  // what enters a product of theirs is rounded to bfloat16, and so are queries, keys, values, heads' outputs and what
+  // attention gives. Sums, norms, embeddings and the hidden states between layers stay float32. float32 or bfloat16.
+  Type products = Type::float32;
 };
 
-// A bidirectional encoder in float32: bert (and what shares its form: MiniLM, E5, BGE ..), roberta, xlm-roberta,
-// distilbert. hidden_0 = norm(word + position + token type); in each layer (post-norm, Devlin et al. 2019)
+// A bidirectional encoder, in float32 unless its products are of bfloat16: bert (and what shares its form: MiniLM, E5,
+// BGE ..), roberta, xlm-roberta, distilbert. hidden_0 = norm(word + position + token type); in each layer (post-norm,
+// Devlin et al. 2019)
 //   a = norm(x + attention(x)),  x' = norm(a + W2 activation(W1 a + b1) + b2)
 // A token's bits depend on its own sequence alone: not on the batch, its place in it, threads or requests. Immutable,
 // cheap to copy; may be called from many threads.
@@ -63,8 +68,8 @@ class Encoder {
   // words stay in the file unless a precision rounds them. Throws Error: what Checkpoint and read_config throw;
   // unsupported, by name, for another model_type, position_embedding_type or activation, and for is_decoder;
   // file_malformed for a tensor that is missing, has another shape than config.json says or is none of the encoder's
-  // though it lies among them, by its name, and for heads that do not make model_dim; bad_option for a precision that
-  // is none of the three.
+  // though it lies among them, by its name, and for heads that do not make model_dim; bad_option for a precision or
+  // products that are none of theirs.
   explicit Encoder(const std::filesystem::path& folder, const EncoderOptions& options = {});
   Encoder(const ModelConfig& config, const Checkpoint& checkpoint, const EncoderOptions& options = {});
 
@@ -95,9 +100,9 @@ void mean_pool(MatrixView<const float> hidden, std::span<const std::int64_t> cu_
 // modules.json has Normalize or is absent.
 class SentenceEncoder {
  public:
-  // Throws Error as WordPiece, Encoder and their readers do; unsupported for another pooling than the mean, for a
-  // module after it that is not Normalize, and for a prompt before every sentence.
-  explicit SentenceEncoder(const std::filesystem::path& folder);
+  // options: the encoder's. Throws Error as WordPiece, Encoder and their readers do; unsupported for another pooling
+  // than the mean, for a module after it that is not Normalize, and for a prompt before every sentence.
+  explicit SentenceEncoder(const std::filesystem::path& folder, const EncoderOptions& options = {});
 
   const WordPiece& tokenizer() const noexcept { return tokenizer_; }
   const Encoder& encoder() const noexcept { return encoder_; }

@@ -2,6 +2,7 @@
 // What stands around attention in a Transformer: products with packed weights, activations, norms over rows.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -20,12 +21,16 @@ enum class Activation {
   silu,       // x / (1 + exp(-x))
 };
 
+// The type that sums over a stored type of two bytes are made in.
+template <class Y, class T>
+concept Unrounded = std::same_as<Y, float> && sizeof(T) == 2;
+
 // y = activation(x W + bias).
 //   x (rows, in)   y (rows, out), may not overlap x; last axes contiguous
 // The weights are copied and packed by the constructor; the layer is immutable, cheap to copy (copies share them) and
 // may be called from many threads. A row's bits depend on itself alone: not on rows, threads or calls. T: float,
 // double, BFloat16, Float16; of two bytes, weights stay so when packed, sums, bias and activation are float32, and y is
-// rounded once. Nothing is allocated by a call; with two bytes, by a thread's later calls of as many threads (160 KB
+// rounded once. Nothing is allocated by a call; with two bytes, by a thread's later calls of as many threads (180 KB
 // for each). options.scratch is not used.
 template <class T>
 class Linear {
@@ -37,6 +42,10 @@ class Linear {
   std::int64_t out() const noexcept;
 
   void forward(MatrixView<const T> x, MatrixView<T> y, Activation activation = Activation::none,
+               const LayerOptions& options = {}) const;
+  // The same of two bytes, not rounded: y (rows, out) of float.
+  template <Unrounded<T> Y>
+  void forward(MatrixView<const T> x, MatrixView<Y> y, Activation activation = Activation::none,
                const LayerOptions& options = {}) const;
 
   struct State;

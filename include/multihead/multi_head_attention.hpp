@@ -82,7 +82,7 @@ struct MultiHeadExtents {
 template <class T>
 struct MultiHeadRequests {
   View3<Sum<T>> lse = {};    // (batch, heads, q_len), as attention() gives it, the extra keys included
-  View4<Sum<T>> heads = {};  // (batch, heads, q_len, value_dim), last axis contiguous: before gates and out
+  View4<Sum<T>> heads = {};  // (batch, heads, q_len, value_dim), last axis contiguous: before gates and out, as stored
   // kv_len counts the extra keys too, which come last. norm_weighted: the norms are |gate| x the length of the value
   // vector after its head's rows of the out weight; the layer computes them, so norms must be without extents.
   WeightsRequest<Sum<T>> weights = {};
@@ -106,12 +106,14 @@ struct MultiHeadOptions {
 // output = concat_h(gate_h head_h) Wo + bo, head_h = attention(rotary(norm(query Wq_h + bq_h)), .., value Wv_h + bv_h).
 //   query (batch, q_len, model_dim)   key (batch, kv_len, kdim)   value (batch, kv_len, vdim)
 //   output (batch, q_len, out_dim)
-// T is how weights, inputs and output are stored; sums, q, k, v and heads' outputs are Sum<T>. A BFloat16 or Float16
-// layer is the float layer on the widened values, its output rounded once. Plain options give multi_head_attention()'s
-// bits. A row's bits depend on its query, what it sees and the options: not on batch, neighbours, q_len, threads or
-// requests. The weights are copied and packed by the constructor; the layer is immutable, cheap to copy (copies share
-// the packed weights) and may be called from many threads. Calls allocate nothing after a thread's first ones of a
-// size. Throws Error before anything is written.
+// T is how weights, inputs, q, k, v, heads' outputs and output are stored; sums, norms, angles and lse are Sum<T>.
+// BFloat16 and Float16: products of T, and between them attention() of T; q, k and v are rounded once, behind norm and
+// rotary, heads' outputs once, and again where gates multiply them or extra keys join them, the output once
+// (docs/numerics.md). Of float and double, plain options give multi_head_attention()'s bits. A row's bits depend on its
+// query, what it sees and the options: not on batch, neighbours, q_len, threads or requests. The weights are copied and
+// packed by the constructor; the layer is immutable, cheap to copy (copies share the packed weights) and may be called
+// from many threads. Calls allocate nothing after a thread's first ones of a size. Throws Error before anything is
+// written.
 template <class T>
 class MultiHeadAttention {
  public:

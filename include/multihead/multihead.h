@@ -572,12 +572,24 @@ MH_API mh_status mh_kv_cache_load(mh_kv_cache* cache, const char* path, mh_kv_se
 
 // ---- Encoders
 
-// An encoder of the BERT family with its tokenizer where the folder has one. float32.
+// An encoder of the BERT family with its tokenizer where the folder has one. States and vectors are float32.
 typedef struct mh_encoder mh_encoder;
 
 // From a folder with config.json and weights (Encoder of encoder.hpp). A folder whose tokenizer is missing or of
 // another kind still opens: texts are then refused, with the reason.
 MH_API mh_status mh_encoder_open(const char* folder, mh_encoder** encoder);
+
+// EncoderOptions.
+typedef struct mh_encoder_options {
+  uint32_t struct_size;
+  mh_type precision;  // MH_FLOAT32 by init, MH_BFLOAT16 or MH_FLOAT16: what the weights are rounded to
+  mh_type products;   // MH_FLOAT32 by init or MH_BFLOAT16: what is multiplied
+  int32_t reserved;   // 0
+} mh_encoder_options;
+
+MH_API void mh_encoder_options_init(mh_encoder_options* options, size_t size);
+// mh_encoder_open with options.
+MH_API mh_status mh_encoder_open_with(const char* folder, const mh_encoder_options* options, mh_encoder** encoder);
 MH_API void mh_encoder_destroy(mh_encoder* encoder);
 
 typedef struct mh_encoder_extents {

@@ -16,13 +16,15 @@ struct ByteRange {
 };
 
 bool has_elements(const Operand& view) {
-  return std::none_of(view.extents.begin(), view.extents.end(), [](std::int64_t extent) { return extent == 0; });
+  for (std::int64_t extent : view.extents)
+    if (extent == 0) return false;
+  return true;
 }
 
-// The bytes between the first and the last element, or false when they do not fit in 63 bits.
-bool byte_range(const Operand& view, ByteRange& range) {
+// Whether the bytes between the first and the last element fit in 63 bits.
+bool bytes_fit(const Operand& view) {
   const auto element = static_cast<std::int64_t>(view.element_size);
-  range = {0, element};
+  ByteRange range{0, element};
   for (std::size_t axis = 0; axis < view.extents.size(); ++axis) {
     std::int64_t reach = 0;
     if (__builtin_mul_overflow(view.extents[axis] - 1, view.strides[axis], &reach) ||
@@ -33,6 +35,21 @@ bool byte_range(const Operand& view, ByteRange& range) {
   }
   constexpr std::int64_t kLargest = std::numeric_limits<std::int64_t>::max() / 2;
   return range.begin > -kLargest && range.end < kLargest;
+}
+
+// Of a view that fits, as check_view() found: none where it has no elements.
+ByteRange bytes_of(const Operand& view) {
+  const auto element = static_cast<std::int64_t>(view.element_size);
+  ByteRange range{0, element};
+  for (std::size_t axis = 0; axis < view.extents.size(); ++axis) {
+    if (view.extents[axis] == 0) return {0, 0};
+    std::int64_t reach = 0;
+    static_cast<void>(__builtin_mul_overflow(view.extents[axis] - 1, view.strides[axis], &reach));
+    static_cast<void>(__builtin_mul_overflow(reach, element, &reach));
+    std::int64_t& bound = reach < 0 ? range.begin : range.end;
+    static_cast<void>(__builtin_add_overflow(bound, reach, &bound));
+  }
+  return range;
 }
 
 std::string text(std::int64_t value) { return std::to_string(value); }
@@ -49,9 +66,7 @@ void check_view(const char* function, const Operand& view) {
                                           text(static_cast<std::int64_t>(axis)) + "; it may not be negative");
   if (!has_elements(view)) return;
   if (!view.data) fail(ErrorCode::shape_mismatch, start() + " is null; it must point to its elements");
-  ByteRange range{};
-  if (!byte_range(view, range))
-    fail(ErrorCode::shape_mismatch, start() + " has extents and strides beyond the address space");
+  if (!bytes_fit(view)) fail(ErrorCode::shape_mismatch, start() + " has extents and strides beyond the address space");
 }
 
 void check_contiguous(const char* function, const Operand& view) {
@@ -85,14 +100,12 @@ void check_writable(const char* function, const Operand& view) {
 }
 
 void check_apart(const char* function, const Operand& output, const Operand& input) {
-  if (!has_elements(output) || !has_elements(input)) return;
-  ByteRange out{}, in{};
-  byte_range(output, out);
-  byte_range(input, in);
+  const ByteRange out = bytes_of(output), in = bytes_of(input);
   const auto base = [](const Operand& view, std::int64_t offset) {
     return reinterpret_cast<std::uintptr_t>(view.data) + static_cast<std::uintptr_t>(offset);
   };
-  if (base(output, out.begin) < base(input, in.end) && base(input, in.begin) < base(output, out.end))
+  const bool meet = base(output, out.begin) < base(input, in.end) && base(input, in.begin) < base(output, out.end);
+  if (meet && out.begin < out.end && in.begin < in.end)
     fail(ErrorCode::shape_mismatch,
          std::string(function) + ": " + output.name + " overlaps " + input.name + "; they must be apart");
 }

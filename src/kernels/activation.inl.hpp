@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Activations and their derivatives, and the last step of a product: bias, then activation, while its block of C is at
-// hand.
+// Activations and their derivatives, and the last step of a product, while a tile of C is at hand.
 //
 // Below kLowest every activation but relu is -0, also where its formula would make NaN of -infinity: arguments are
 // raised to it first, which changes no other bit. NaN gives NaN.
@@ -15,14 +14,14 @@ struct ActivationConstants {
 };
 
 // a where x < a, else x: NaN stays.
-template <class T>
-MULTIHEAD_INLINE Vec<T> raised(T a, Vec<T> x) {
-  return Vec<T>::max(Vec<T>::splat(a), x);
+template <class T, class V>
+MULTIHEAD_INLINE V raised(T a, V x) {
+  return V::max(V::splat(a), x);
 }
 
-template <Activation kActivation, class T>
-MULTIHEAD_INLINE Vec<T> activate(Vec<T> x) {
-  using V = Vec<T>;
+// V: Vec<T>, or Two of it.
+template <Activation kActivation, class T, class V>
+MULTIHEAD_INLINE V activate(V x) {
   using C = ActivationConstants<T>;
   const V zero = V::splat(0), one = V::splat(1), half = V::splat(T(0.5));
   if constexpr (kActivation == Activation::none) return x;
@@ -42,40 +41,79 @@ MULTIHEAD_INLINE Vec<T> activate(Vec<T> x) {
   }
 }
 
-// C = activation(C + bias), bias where there is one.
-template <Activation kActivation, class T>
-MULTIHEAD_NOINLINE void finish_with(const MatmulTask<T>& task) {
-  using V = Vec<T>;
-  for (std::int64_t row = 0; row < task.rows; ++row)
-    for (int column = 0; column < task.columns; column += V::kLanes) {
-      T* to = task.c + row * task.c_stride + column;
-      const int valid = task.columns - column;
-      if (valid >= V::kLanes) {
-        const V sum = V::load(to);
-        activate<kActivation, T>(task.bias ? sum + V::load(task.bias + column) : sum).store(to);
-      } else {
-        const V sum = V::load_first(to, valid);
-        const V biased = task.bias ? sum + V::load_first(task.bias + column, valid) : sum;
-        activate<kActivation, T>(biased).store_first(to, valid);
-      }
-    }
+// A whole register where there are so many elements, which is the fast way, else the first n.
+template <class T>
+MULTIHEAD_INLINE Vec<T> load_up_to(const T* from, int n) {
+  return n >= Vec<T>::kLanes ? Vec<T>::load(from) : Vec<T>::load_first(from, n);
+}
+template <class T>
+MULTIHEAD_INLINE void store_up_to(Vec<T> x, T* to, int n) {
+  n >= Vec<T>::kLanes ? x.store(to) : x.store_first(to, n);
 }
 
+// C (rows, columns) = activation(C), four registers in step. One loop over all of them, before which the constants are
+// made ready once.
+template <Activation kActivation, class T>
+MULTIHEAD_NOINLINE void activate_rows(T* c, std::int64_t stride, std::int64_t rows, int columns) {
+  using V = Vec<T>;
+  const int whole = columns / V::kLanes * V::kLanes;
+  T* row = c;
+  int column = 0;
+  const auto next = [&] {
+    T* const at = row + column;
+    column += V::kLanes;
+    if (column == whole) column = 0, row += stride;
+    return at;
+  };
+  std::int64_t left = rows * (whole / V::kLanes);
+  for (; left >= 4; left -= 4) {
+    T *const p = next(), *const q = next(), *const r = next(), *const s = next();
+    const Two<T> first{V::load(p), V::load(q)}, second{V::load(r), V::load(s)};
+    const Two<T, Two<T>> y = activate<kActivation, T>(Two<T, Two<T>>{first, second});
+    y.a.a.store(p), y.a.b.store(q), y.b.a.store(r), y.b.b.store(s);
+  }
+  for (; left > 0; --left) {
+    T* const at = next();
+    activate<kActivation, T>(V::load(at)).store(at);
+  }
+  const int rest = columns - whole;
+  for (T* at = c + whole; rest > 0 && rows > 0; --rows, at += stride)
+    activate<kActivation, T>(V::load_first(at, rest)).store_first(at, rest);
+}
+
+// What is run over rows of C after their bias; null: nothing.
+template <class T>
+using ActivateRows = void (*)(T* c, std::int64_t stride, std::int64_t rows, int columns);
+
+template <class T>
+ActivateRows<T> rows_activation(Activation activation) {
+  switch (activation) {
+    case Activation::none:
+      return nullptr;
+    case Activation::relu:
+      return activate_rows<Activation::relu, T>;
+    case Activation::gelu:
+      return activate_rows<Activation::gelu, T>;
+    case Activation::gelu_tanh:
+      return activate_rows<Activation::gelu_tanh, T>;
+    case Activation::silu:
+      return activate_rows<Activation::silu, T>;
+  }
+  return nullptr;
+}
+
+// C = activation(C + bias), bias where there is one: of sums that no tile has stored with theirs.
 template <class T>
 void finish_product(const MatmulTask<T>& task) {
-  switch (task.activation) {
-    case Activation::none:
-      if (task.bias) finish_with<Activation::none, T>(task);
-      return;
-    case Activation::relu:
-      return finish_with<Activation::relu, T>(task);
-    case Activation::gelu:
-      return finish_with<Activation::gelu, T>(task);
-    case Activation::gelu_tanh:
-      return finish_with<Activation::gelu_tanh, T>(task);
-    case Activation::silu:
-      return finish_with<Activation::silu, T>(task);
-  }
+  using V = Vec<T>;
+  for (std::int64_t row = 0; task.bias && row < task.rows; ++row)
+    for (int column = 0; column < task.columns; column += V::kLanes) {
+      T* const to = task.c + row * task.c_stride + column;
+      const int valid = task.columns - column;
+      store_up_to<T>(load_up_to<T>(to, valid) + load_up_to<T>(task.bias + column, valid), to, valid);
+    }
+  const ActivateRows<T> activate = rows_activation<T>(task.activation);
+  if (activate) activate(task.c, task.c_stride, task.rows, task.columns);
 }
 
 // The derivative. Beyond kLowest of either sign it is taken there, where it has its limit or is too small to matter:
@@ -116,10 +154,10 @@ MULTIHEAD_NOINLINE void activation_with(const ActivationTask<T>& task) {
   using V = Vec<T>;
   for (std::int64_t i = 0; i < task.count; i += V::kLanes) {
     const int valid = static_cast<int>(std::min<std::int64_t>(task.count - i, V::kLanes));
-    const auto load = [&](const T* from) { return valid == V::kLanes ? V::load(from) : V::load_first(from, valid); };
-    const V x = load(task.x + i);
-    const V y = task.d_y ? load(task.d_y + i) * derivative<kActivation, T>(x) : activate<kActivation, T>(x);
-    valid == V::kLanes ? y.store(task.y + i) : y.store_first(task.y + i, valid);
+    const V x = load_up_to<T>(task.x + i, valid);
+    const V y =
+        task.d_y ? load_up_to<T>(task.d_y + i, valid) * derivative<kActivation, T>(x) : activate<kActivation, T>(x);
+    store_up_to<T>(y, task.y + i, valid);
   }
 }
 

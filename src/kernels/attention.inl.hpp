@@ -219,10 +219,10 @@ MULTIHEAD_NOINLINE bool all_finite(const T* values, std::int64_t stride, int row
 }
 
 // What stands in a register's chains, joined by the fixed tree.
-template <class T>
-MULTIHEAD_INLINE Vec<T> join_chains(Vec<T> (&chains)[kSumChains]) {
+template <class T, int N>
+MULTIHEAD_INLINE Vec<T> join_chains(Vec<T> (&chains)[N]) {
   MULTIHEAD_UNROLL
-  for (int step = kSumChains / 2; step > 0; step /= 2) {
+  for (int step = N / 2; step > 0; step /= 2) {
     MULTIHEAD_UNROLL
     for (int i = 0; i < step; ++i) chains[i] = chains[i] + chains[i + step];
   }
@@ -235,14 +235,16 @@ MULTIHEAD_INLINE Vec<T> finite_or_zero(Vec<T> m) {
   return Vec<T>::select(m == Vec<T>::splat(kMinusInfinity<T>), Vec<T>::splat(0), m);
 }
 
-// The keys [begin, end) widened to whole rounds of the chains; the scores of those added are hidden.
+// The keys [begin, end) widened to the start of a round of the chains and to a whole number of steps of so many keys;
+// the scores of those added are hidden. What is left of the last round weighs zero, as their powers would.
 template <class T>
-MULTIHEAD_INLINE KeyRange whole_rounds(T* scores, int begin, int end) {
-  const Vec<T> lowest = Vec<T>::splat(kMinusInfinity<T>);
-  const int first = begin / kSumChains * kSumChains;
-  const int last = (end + kSumChains - 1) / kSumChains * kSumChains;
+MULTIHEAD_INLINE KeyRange whole_rounds(T* scores, int begin, int end, int step) {
+  const Vec<T> lowest = Vec<T>::splat(kMinusInfinity<T>), zero = Vec<T>::splat(0);
+  const int first = begin / kSumChains * kSumChains, last = (end + step - 1) / step * step;
+  const int round = (end + kSumChains - 1) / kSumChains * kSumChains;
   for (int key = first; key < begin; ++key) lowest.store(scores + key * kRowBlock);
   for (int key = end; key < last; ++key) lowest.store(scores + key * kRowBlock);
+  for (int key = last; key < round; ++key) zero.store(scores + key * kRowBlock);
   return {first, last};
 }
 
@@ -279,7 +281,7 @@ MULTIHEAD_NOINLINE void softmax(const RowState<T>& rows, int lane, int begin, in
   constexpr int kTogether = kSoftmaxTogether;
   const Lanes zero = Lanes::splat(0), reference = finite_or_zero<T>(Lanes::load(rows.block_max + lane));
   T* const scores = rows.scores + lane;
-  const KeyRange keys = whole_rounds<T>(scores, begin, end);
+  const KeyRange keys = whole_rounds<T>(scores, begin, end, kTogether);
   Lanes chains[kSumChains];
   MULTIHEAD_UNROLL
   for (int chain = 0; chain < kSumChains; chain += kTogether) {

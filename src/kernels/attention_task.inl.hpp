@@ -171,6 +171,18 @@ void output_block(const Walk<T>& walk, const Group& group) {
     multiply_values(walk, group);
 }
 
+// Which rows of a register see a key, where ranges say so.
+template <class T>
+void find_rows(const Walk<T>& walk, int lane) {
+  const VecRange& all = walk.ranges[lane / Vec<T>::kLanes];
+  T* const found = walk.rows.found + lane;
+  if (walk.task.terms.first == 0 && all.all_begin < all.all_end) return Vec<T>::splat(1).store(found);
+  for (int i = 0; i < Vec<T>::kLanes; ++i) {
+    const KeyRange& range = walk.visible(lane + i);
+    found[i] = range.begin < range.end ? T(1) : T(0);
+  }
+}
+
 // Divides by the sum, makes rows that see no key zero, writes rows, lse, and what the weights need.
 template <class T>
 void finish(const Walk<T>& walk) {
@@ -181,10 +193,7 @@ void finish(const Walk<T>& walk) {
   const T empty_lse = task.has_sink ? static_cast<T>(task.sink) : kMinusInfinity<T>;
   for (int lane = 0; lane < walk.vecs * Lanes::kLanes; lane += Lanes::kLanes) {
     T* const found = rows.found + lane;
-    for (int i = 0; !task.terms.dense() && i < Lanes::kLanes; ++i) {
-      const KeyRange& range = walk.visible(lane + i);
-      found[i] = range.begin < range.end ? T(1) : T(0);
-    }
+    if (!task.terms.dense()) find_rows(walk, lane);
     const Lanes sum = Lanes::load(rows.sum + lane);
     if (task.terms.by_key)  // what it makes -inf weighs nothing, and a row of nothing else sees none
       Lanes::select(sum == Lanes::splat(0), Lanes::splat(0), Lanes::load(found)).store(found);
@@ -194,9 +203,11 @@ void finish(const Walk<T>& walk) {
       T* out = rows.out + column * kRowBlock + lane;
       Lanes::select(empty, Lanes::splat(0), Lanes::fma(Lanes::load(out), share, Lanes::splat(0))).store(out);
     }
-    const Lanes lse =
-        Lanes::fma(Lanes::load(rows.max + lane), Lanes::splat(static_cast<T>(std::numbers::ln2)), log<T>(sum));
-    Lanes::select(empty, Lanes::splat(empty_lse), lse).store(rows.end + lane);
+    if (task.lse) {
+      const Lanes lse =
+          Lanes::fma(Lanes::load(rows.max + lane), Lanes::splat(static_cast<T>(std::numbers::ln2)), log<T>(sum));
+      Lanes::select(empty, Lanes::splat(empty_lse), lse).store(rows.end + lane);
+    }
     Lanes::select(empty, Lanes::splat(1), sum).store(rows.sum + lane);
   }
   if constexpr (sizeof(T) == sizeof(float))

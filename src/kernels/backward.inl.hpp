@@ -25,11 +25,12 @@ struct BackwardRows {
   T* products;     // [kKeyBlock]: dP, then dS, then dx
   T* cap_slopes;   // [kKeyBlock]: 1 - tanh^2 of the products, or null
   T* by_distance;  // [kDistanceLines]: sums of dS, at the places of RowState's distances
-  T* q;            // [kRowBlock][q_width]
-  T* d_out;        // [kRowBlock][v_width]
-  T* keys;         // [kKeyBlock][q_width], from step to step
-  T* values;       // [kKeyBlock][v_width]
+  T* q;            // [kRowBlock][q_width]; of pairs [kRowBlock / 2], and behind it the rows as they are stored
+  T* d_out;        // [kRowBlock][v_width], alike
+  T* keys;         // [kKeyBlock][q_width], alike, from step to step
+  T* values;       // [kKeyBlock][v_width]; of pairs as they are stored
   T* keys_finite;  // 1 where all keys are
+  T* rows_finite;  // 1 where queries and d_out are: where pairs are multiplied
   std::int64_t q_width, v_width;
 
   explicit BackwardRows(const BackwardTask<T>& task)
@@ -42,11 +43,12 @@ struct BackwardRows {
     by_distance = take(kDistanceLines * kRowBlock);
     q = take(kRowBlock * q_width), d_out = take(kRowBlock * v_width);
     keys = take(kKeyBlock * q_width), values = take(kKeyBlock * v_width);
-    keys_finite = take(1);
+    keys_finite = take(1), rows_finite = take(1);
   }
 };
 
-// A product of the step: element (n, k) of the panel a is that of key n and row k, or of row n and key k.
+// A product of the step: element (n, k) of the panel a is that of key n and row k, or of row n and key k; k counts
+// pairs where a target multiplies them (backward_pairs.inl.hpp).
 template <class T>
 struct GradientProduct {
   const T* a;
@@ -57,23 +59,41 @@ struct GradientProduct {
   int columns;
 };
 
+// The elements that the gradients' products broadcast: of dV, dK and dQ.
+template <class T>
+struct GradientFactors {
+  const T *values, *keys, *queries;
+};
+
 constexpr int kGradientRows = 6;
 constexpr int kGradientVecs = kTileBroadcasts > 4 ? 4 : 2;  // 6 x 4 or 6 x 2 accumulators, and as many operands
+constexpr int kGradientInner = kPairs ? 2 : 1;              // rows or keys that a step of a chain takes
+
+struct GradientStep {
+  template <class Lanes>
+  static MULTIHEAD_INLINE Lanes add(Lanes a, Lanes b, Lanes sum) {
+    if constexpr (kPairs)
+      return dot_pairs(a, b, sum);
+    else
+      return MultiplyAdd::add(a, b, sum);
+  }
+};
+
+// Steps that take all of [inner.begin, inner.end).
+inline KeyRange gradient_steps(KeyRange inner) {
+  return {inner.begin / kGradientInner, (inner.end + kGradientInner - 1) / kGradientInner};
+}
 
 // N rows n of c from row first, V registers from a column, over k in [inner.begin, inner.end).
 template <class T, bool kByKey, int N, int V>
 MULTIHEAD_NOINLINE void gradient_tile(const GradientProduct<T>& product, int first, KeyRange inner, int column) {
   constexpr int kLanes = Vec<T>::kLanes;
-  constexpr std::int64_t kStepN = kByKey ? kRowBlock : 1, kStepK = kByKey ? 1 : kRowBlock;
+  constexpr std::int64_t kStepN = kByKey ? kRowBlock / kGradientInner : 1, kStepK = kByKey ? 1 : kRowBlock;
   Vec<T> sums[N][V];
-  MULTIHEAD_UNROLL
-  for (int n = 0; n < N; ++n) {
-    MULTIHEAD_UNROLL
-    for (int v = 0; v < V; ++v) sums[n][v] = Vec<T>::splat(0);
-  }
-  accumulate<T, N, 0, V>(sums, product.a + first * kStepN + inner.begin * kStepK, kStepN, kStepK,
-                         product.b + inner.begin * product.b_stride + column, inner.end - inner.begin,
-                         product.b_stride);
+  clear<T, N, V>(sums);
+  accumulate<T, N, 0, V, V, GradientStep>(sums, product.a + first * kStepN + inner.begin * kStepK, kStepN, kStepK,
+                                          product.b + inner.begin * product.b_stride + column, inner.end - inner.begin,
+                                          product.b_stride);
   const int last = product.columns - column - (V - 1) * kLanes;
   T* const c = product.c + first * product.c_stride + column;
   MULTIHEAD_UNROLL
@@ -99,13 +119,13 @@ struct Strips {
   Strip all[kKeyBlock / kGradientRows + kGradientRows];
 };
 
-// Strips of [begin, end); those with nothing to sum are left out. range(first, count): what is summed over.
+// Strips of [begin, end); those with nothing to sum are left out. range(first, count): rows or keys to be summed over.
 template <class Range>
 void cut_strips(int begin, int end, const Range& range, Strips& strips) {
   strips.count = 0;
   for (int first = begin; first < end;) {
     const int left = end - first, count = left >= kGradientRows ? kGradientRows : left >= 2 ? 2 : 1;
-    const KeyRange inner = range(first, count);
+    const KeyRange inner = gradient_steps(range(first, count));
     if (inner.begin < inner.end) strips.all[strips.count++] = {first, count, inner};
     first += count;
   }
@@ -152,22 +172,40 @@ bool row_sees(const Walk<T>& walk, std::int64_t start, int row, int key) {
   return !walk.rows.bias || walk.rows.bias[key * kRowBlock + row] != kMinusInfinity<T>;
 }
 
+// Of a step of a chain what the row, or the key, of its other factor sees.
+template <class T, bool kByKey>
+Vec<T> seen_factor(const Walk<T>& walk, std::int64_t start, int n, int step, Vec<T> factor, bool& any) {
+  bool sees[kGradientInner];
+  any = false;
+  for (int i = 0; i < kGradientInner; ++i) {
+    const int k = step * kGradientInner + i, row = kByKey ? k : n, key = kByKey ? n : k;
+    sees[i] = row < walk.task.rows && row_sees(walk, start, row, key);
+    any |= sees[i];
+  }
+  if constexpr (kPairs)
+    return only_of_pairs(factor, sees[0], sees[1]);
+  else
+    return factor;
+}
+
 // multiply_strips for factors that are not finite in a block that some row sees only in part: what is hidden is left
 // out. For what is seen it is the same chain, bit for bit.
 template <class T, bool kByKey>
 MULTIHEAD_NOINLINE void multiply_careful(const Walk<T>& walk, std::int64_t start, KeyRange seen,
                                          const GradientProduct<T>& product) {
   constexpr int kLanes = Vec<T>::kLanes;
-  const KeyRange all_rows{0, walk.task.rows}, &outer = kByKey ? seen : all_rows, &inner = kByKey ? all_rows : seen;
+  constexpr std::int64_t kStepN = kByKey ? kRowBlock / kGradientInner : 1, kStepK = kByKey ? 1 : kRowBlock;
+  const KeyRange all_rows{0, walk.task.rows}, &outer = kByKey ? seen : all_rows;
+  const KeyRange steps = gradient_steps(kByKey ? all_rows : seen);
   for (auto n = static_cast<int>(outer.begin); n < outer.end; ++n)
     for (int column = 0; column < product.columns; column += kLanes) {
       const int valid = std::min(product.columns - column, kLanes);
       Vec<T> sum = Vec<T>::splat(0);
-      for (auto k = static_cast<int>(inner.begin); k < inner.end; ++k) {
-        const int row = kByKey ? k : n, key = kByKey ? n : k;
-        if (!row_sees(walk, start, row, key)) continue;
-        const Vec<T> factor = Vec<T>::splat(product.a[key * kRowBlock + row]);
-        sum = Vec<T>::fma(factor, Vec<T>::load(product.b + k * product.b_stride + column), sum);
+      for (auto k = static_cast<int>(steps.begin); k < steps.end; ++k) {
+        bool any = false;
+        const Vec<T> b = Vec<T>::load(product.b + k * product.b_stride + column);
+        const Vec<T> factor = seen_factor<T, kByKey>(walk, start, n, k, b, any);
+        if (any) sum = GradientStep::add(Vec<T>::splat(product.a[n * kStepN + k * kStepK]), factor, sum);
       }
       T* const to = product.c + n * product.c_stride + column;
       (Vec<T>::load_first(to, valid) + sum).store_first(to, valid);

@@ -22,6 +22,7 @@ MULTIHEAD_NOINLINE void read_rows(const StoredRows& stored, int rows, int column
 // The block's keys and values, for all its steps.
 template <class T>
 void open_keys(const BackwardTask<T>& task, const BackwardRows<T>& rows) {
+  if constexpr (kPairs) return open_key_pairs(task, rows);
   const AttentionTask<T>& attention = task.attention;
   const auto block = [&](const StoredRows& all) {
     return StoredRows{element(all.data, all.type, task.key * all.stride), all.stride, all.type};
@@ -36,10 +37,17 @@ void open_keys(const BackwardTask<T>& task, const BackwardRows<T>& rows) {
 template <class T>
 void read_queries(const BackwardTask<T>& task, const RowState<T>& state, const BackwardRows<T>& rows) {
   const AttentionTask<T>& attention = task.attention;
-  read_rows<T>(attention.q, attention.rows, attention.head_dim, rows.q_width, rows.q);
-  read_rows<T>(task.d_out, attention.rows, attention.value_dim, rows.v_width, rows.d_out);
-  pack_panel<T>(rows.q, rows.q_width, attention.rows, attention.head_dim, state.q);
-  if (task.wants_scores) pack_panel<T>(rows.d_out, rows.v_width, attention.rows, attention.value_dim, state.out);
+  T* const upward = task.wants_scores ? state.out : nullptr;
+  if constexpr (kPairs) {
+    const bool q = read_query_pairs(attention.q, attention.rows, attention.head_dim, rows.q_width, rows.q, state.q);
+    const bool d = read_query_pairs(task.d_out, attention.rows, attention.value_dim, rows.v_width, rows.d_out, upward);
+    *rows.rows_finite = q && d ? T(1) : T(0);
+  } else {
+    read_rows<T>(attention.q, attention.rows, attention.head_dim, rows.q_width, rows.q);
+    read_rows<T>(task.d_out, attention.rows, attention.value_dim, rows.v_width, rows.d_out);
+    pack_panel<T>(rows.q, rows.q_width, attention.rows, attention.head_dim, state.q);
+    if (upward) pack_panel<T>(rows.d_out, rows.v_width, attention.rows, attention.value_dim, upward);
+  }
   for (int row = 0; row < kRowBlock; ++row) {
     const bool is_row = row < attention.rows;
     rows.lse[row] = is_row ? task.lse[row * task.lse_stride] : T(0);
@@ -118,14 +126,23 @@ MULTIHEAD_NOINLINE void add_to_bias(const BackwardTask<T>& task, const RowState<
   }
 }
 
+// dP of the group's rows and the block's values.
+template <class T>
+void upward_block(const Walk<T>& walk, const BackwardRows<T>& rows, const Group& group) {
+  RowState<T> upward = walk.rows;
+  upward.q = walk.rows.out, upward.scores = rows.products, upward.block_max = rows.largest;
+  if constexpr (kPairs)
+    pair_upward_block(walk, upward, rows, group);
+  else
+    product_block(walk, upward, {rows.values, rows.v_width, walk.task.value_dim, T(1), false}, group);
+}
+
 // P Z and dx of every pair of the step; on the way, what goes by dS. Returns whether some pair of those seen is hidden.
 template <class T>
 bool weigh_step(const BackwardTask<T>& task, const Walk<T>& walk, const BackwardRows<T>& rows, KeyRange seen) {
   const AttentionTask<T>& attention = task.attention;
   const bool dense = attention.terms.dense(), terms = walk.terms();
   const RowState<T>& state = walk.rows;
-  RowState<T> upward = state;  // the tile of dP
-  upward.q = state.out, upward.scores = rows.products, upward.block_max = rows.largest;
   bool hides_any = false;
   for (int first = 0; first < walk.vecs; first += kTileVecs) {
     const Group group = group_of(walk, first, task.key);
@@ -134,8 +151,7 @@ bool weigh_step(const BackwardTask<T>& task, const Walk<T>& walk, const Backward
       for (int vec = first; rows.cap_slopes && vec < first + group.count; ++vec)
         cap_slopes(walk, rows, vec * Vec<T>::kLanes, walk.block_begin(vec, task.key), walk.block_end(vec, task.key));
       if (terms) terms_block(walk, group);
-      if (task.wants_scores)
-        product_block(walk, upward, {rows.values, rows.v_width, attention.value_dim, T(1), false}, group);
+      if (task.wants_scores) upward_block(walk, rows, group);
     }
     for (int vec = first; vec < first + group.count; ++vec) {
       const int lane = vec * Vec<T>::kLanes;
@@ -160,6 +176,7 @@ bool weigh_step(const BackwardTask<T>& task, const Walk<T>& walk, const Backward
 template <class T>
 bool step_is_finite(const BackwardTask<T>& task, const BackwardRows<T>& rows) {
   const AttentionTask<T>& attention = task.attention;
+  if constexpr (kPairs) return *rows.keys_finite != 0 && *rows.rows_finite != 0;
   return *rows.keys_finite != 0 && all_finite(rows.q, rows.q_width, attention.rows, attention.head_dim) &&
          all_finite(rows.d_out, rows.v_width, attention.rows, attention.value_dim);
 }
@@ -172,6 +189,13 @@ void multiply(const BackwardTask<T>& task, const Walk<T>& walk, KeyRange seen, c
     multiply_strips<T, kByKey>(product, *strips);
   else
     multiply_careful<T, kByKey>(walk, task.key, seen, product);
+}
+
+template <class T>
+GradientFactors<T> factors_of(const BackwardTask<T>& task, const RowState<T>& state, const BackwardRows<T>& rows,
+                              KeyRange seen) {
+  if constexpr (kPairs) return round_factors(task, state, rows, seen);
+  return {state.scores, rows.products, rows.products};
 }
 
 // What the step adds to the gradients of queries, keys and values.
@@ -202,17 +226,20 @@ void multiply_step(const BackwardTask<T>& task, const Walk<T>& walk, const Backw
     return found;
   };
   Strips by_key, by_row;
-  const bool careful = hides && !step_is_finite(task, rows);
+  // A pair may have a partner that no row sees.
+  const bool parts = seen.begin % kGradientInner != 0 || seen.end % kGradientInner != 0;
+  const bool careful = (hides || parts) && !step_is_finite(task, rows);
   if (!careful) {
     cut_strips(static_cast<int>(seen.begin), static_cast<int>(seen.end), rows_of, by_key);
     if (task.d_q) cut_strips(0, attention.rows, keys_of_rows, by_row);
   }
   const Strips *const along_rows = careful ? nullptr : &by_key, *const along_keys = careful ? nullptr : &by_row;
   const int q_width = static_cast<int>(rows.q_width), v_width = static_cast<int>(rows.v_width);
-  multiply<T, true>(task, walk, seen, {walk.rows.scores, rows.d_out, v_width, task.d_v, v_width, v_width}, along_rows);
-  multiply<T, true>(task, walk, seen, {rows.products, rows.q, q_width, task.d_k, q_width, q_width}, along_rows);
-  multiply<T, false>(task, walk, seen,
-                     {rows.products, rows.keys, q_width, task.d_q, task.d_q_stride, attention.head_dim}, along_keys);
+  const GradientFactors<T> by = factors_of(task, walk.rows, rows, seen);
+  multiply<T, true>(task, walk, seen, {by.values, rows.d_out, v_width, task.d_v, v_width, v_width}, along_rows);
+  multiply<T, true>(task, walk, seen, {by.keys, rows.q, q_width, task.d_k, q_width, q_width}, along_rows);
+  multiply<T, false>(task, walk, seen, {by.queries, rows.keys, q_width, task.d_q, task.d_q_stride, attention.head_dim},
+                     along_keys);
 }
 
 template <class T>
@@ -224,7 +251,10 @@ void backward_task(const BackwardTask<T>& task) noexcept {
     count_task(attention.handed_on_by.value_or(kTarget));
     open_keys(task, rows);
   }
-  walk.keys = rows.keys, walk.k_stride = rows.q_width;
+  if constexpr (kPairs)
+    walk.pairs.keys = stored_behind(rows.keys, kKeyBlock, rows.q_width), walk.pairs.k_stride = rows.q_width;
+  else
+    walk.keys = rows.keys, walk.k_stride = rows.q_width;
   walk.enter(task.key);
   const KeyRange seen = walk.block_keys(task.key);
   if (seen.begin >= seen.end) return;

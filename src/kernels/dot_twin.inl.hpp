@@ -49,6 +49,16 @@ MULTIHEAD_INLINE Vec<float> pack_pairs(Vec<float> even, Vec<float> odd) {
   return Vec<float>::shift_right<16>(rounded_to_bfloat16(even)) | (rounded_to_bfloat16(odd) & twin_bits(0xFFFF0000u));
 }
 
+// The same, each register's elements by themselves.
+MULTIHEAD_INLINE void store_rounded(Vec<float> a, Vec<float> b, std::uint16_t* a_to, std::uint16_t* b_to) {
+  float pairs[Vec<float>::kLanes];
+  pack_pairs(a, b).store(pairs);
+  for (int i = 0; i < Vec<float>::kLanes; ++i) {
+    const auto bits = std::bit_cast<std::uint32_t>(pairs[i]);
+    a_to[i] = static_cast<std::uint16_t>(bits), b_to[i] = static_cast<std::uint16_t>(bits >> 16);
+  }
+}
+
 MULTIHEAD_INLINE Vec<float> splat_pair(const std::uint16_t* p) {
   std::uint32_t pair;
   std::memcpy(&pair, p, sizeof pair);

@@ -16,6 +16,7 @@
 // The compiler's where they are macros.
 #undef _mm512_cmp_ps_mask
 #undef _mm512_cmp_pd_mask
+#undef _mm512_reduce_ps
 #undef _mm512_setr_epi32
 #undef _mm512_setr_epi64
 #undef _mm512_slli_epi32
@@ -186,6 +187,9 @@ MULTIHEAD_INLINE __m512d _mm512_xor_pd(__m512d a, __m512d b) {
   return {_mm256_xor_pd(a.low, b.low), _mm256_xor_pd(a.high, b.high)};
 }
 
+MULTIHEAD_INLINE __m512i _mm512_add_epi32(__m512i a, __m512i b) {
+  return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)};
+}
 MULTIHEAD_INLINE __m512i _mm512_slli_epi32(__m512i a, int n) {
   return {_mm256_slli_epi32(a.low, n), _mm256_slli_epi32(a.high, n)};
 }
@@ -268,6 +272,14 @@ MULTIHEAD_INLINE __m512d _mm512_permutex2var_pd(__m512d a, __m512i index, __m512
   return pick_lanes<double, std::uint64_t>(a, index, b);
 }
 
+MULTIHEAD_INLINE __m256 less_floor(__m256 a) {
+  const __m256 magnitude = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a);
+  const __m256 infinite = _mm256_cmp_ps(magnitude, _mm256_set1_ps(__builtin_inff()), _CMP_EQ_OQ);
+  return _mm256_andnot_ps(infinite, _mm256_sub_ps(a, _mm256_floor_ps(a)));
+}
+// a less the integer below it, which is what _MM_FROUND_TO_NEG_INF asks for.
+MULTIHEAD_INLINE __m512 _mm512_reduce_ps(__m512 a, int) { return {less_floor(a.low), less_floor(a.high)}; }
+
 // 2^n of a whole number from -1022 to 1023.
 MULTIHEAD_INLINE __m256d power(__m256d n) {
   const __m256d magic = _mm256_set1_pd(0x1.8p52 + 1023);
@@ -290,6 +302,9 @@ MULTIHEAD_INLINE __m256 scaled(__m256 a, __m256 b) {  // through doubles, in whi
                          part(_mm256_castps256_ps128(a), _mm256_castps256_ps128(b)));
 }
 MULTIHEAD_INLINE __m512 _mm512_scalef_ps(__m512 a, __m512 b) { return {scaled(a.low, b.low), scaled(a.high, b.high)}; }
+MULTIHEAD_INLINE __m512 _mm512_maskz_scalef_ps(__mmask16 mask, __m512 a, __m512 b) {
+  return _mm512_mask_blend_ps(mask, _mm512_set1_ps(0), _mm512_scalef_ps(a, b));
+}
 
 MULTIHEAD_REGION_END
 }  // namespace emulated

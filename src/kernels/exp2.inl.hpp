@@ -26,12 +26,38 @@ struct Exp2Constants<double> {
       5.5504108664790394552e-2, 0.24022650695910098007,   0.69314718055994569675,   1.0};
 };
 
+// Where a target has one instruction for r = t - floor(t) and one for p 2^floor(t), or 0 where t is below the lowest
+// (vec_amx.inl.hpp): p is close to 2^r on [0, 1], p(0) = 1, relative error 9.4e-8, and 1.5e-7 with its rounding.
+template <class V>
+constexpr bool kTakesFloor = requires(V t) {
+  less_floor(t);
+};
+
+template <class V, int N>
+MULTIHEAD_INLINE void exp2_by_floor(V (&t)[N]) {
+  constexpr float kCoefficients[] = {1.86712982e-3f, 9.01703071e-3f, 5.57999127e-2f, 0.240164444f, 0.693151295f, 1.0f};
+  constexpr int kDegree = static_cast<int>(std::size(kCoefficients)) - 1;
+  V r[N], p[N];
+  MULTIHEAD_UNROLL
+  for (int i = 0; i < N; ++i) r[i] = less_floor(t[i]);
+  MULTIHEAD_UNROLL
+  for (int i = 0; i < N; ++i) p[i] = V::splat(kCoefficients[0]);
+  MULTIHEAD_UNROLL
+  for (int c = 1; c <= kDegree; ++c) {
+    MULTIHEAD_UNROLL
+    for (int i = 0; i < N; ++i) p[i] = V::fma(p[i], r[i], V::splat(kCoefficients[c]));
+  }
+  MULTIHEAD_UNROLL
+  for (int i = 0; i < N; ++i) t[i] = power_or_zero(p[i], t[i], V::splat(Exp2Constants<float>::kLowest));
+}
+
 // Of N registers in step: one alone waits for itself through a dozen operations, more than a core reorders. NaN gives
 // NaN: p is NaN whatever the power is, and the comparison is false.
 template <class T, int N>
 MULTIHEAD_INLINE void exp2_nonpositive(Vec<T> (&t)[N]) {
   using V = Vec<T>;
   using Constants = Exp2Constants<T>;
+  if constexpr (kTakesFloor<V>) return exp2_by_floor(t);
   constexpr int kDegree = static_cast<int>(std::size(Constants::kCoefficients)) - 1;
   const V round = V::splat(Constants::kRound);
   V biased[N], n[N], r[N], p[N];

@@ -37,7 +37,7 @@ void add_schedule(const char* function, const AttentionShape& shape, const Atten
   Schedule<T> schedule(shape, options);
   Scratch scratch(schedule.table_bytes(), {}, function);
   schedule.prepare(function, scratch.take<std::byte>(schedule.table_bytes()));
-  plan.tasks = schedule.tasks();
+  plan.tasks = schedule.pieces();
   plan.visible_pairs = schedule.sequences().pairs(schedule.rules()) * static_cast<double>(shape.heads);
 }
 

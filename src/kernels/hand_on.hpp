@@ -25,10 +25,6 @@ void hand_on_backward(const BackwardTask<T>& task) noexcept {
   handed.attention.handed_on_by = asked;
   other.kernels<T>().backward(handed);
 }
-template <const KernelTable& other>
-void hand_on_narrow_matmul(const NarrowMatmulTask& task) noexcept {
-  other.narrow_matmul(task);
-}
 
 template <Target asked, const KernelTable& other>
 void hand_on_decode(const DecodeTask& task) noexcept {

@@ -5,19 +5,30 @@
 // constant term up, and the errors given for them (float, double) are relative to the function's result and leave
 // rounding out. Worst errors with rounding and all special values: docs/numerics.md. NaN gives NaN everywhere. Selects
 // come last and take away what was computed outside a function's range, so those lanes may hold anything before.
+// V: Vec<T>, or Two of it; T cannot be told from it.
 
 // c[0] + c[1] u + c[2] u^2 ..
-template <class T, int kTerms>
-MULTIHEAD_INLINE Vec<T> polynomial(Vec<T> u, const T (&c)[kTerms]) {
-  Vec<T> p = Vec<T>::splat(c[kTerms - 1]);
+template <class V, class T, int kTerms>
+MULTIHEAD_INLINE V polynomial(V u, const T (&c)[kTerms]) {
+  V p = V::splat(c[kTerms - 1]);
   MULTIHEAD_UNROLL
-  for (int i = kTerms - 2; i >= 0; --i) p = Vec<T>::fma(p, u, Vec<T>::splat(c[i]));
+  for (int i = kTerms - 2; i >= 0; --i) p = V::fma(p, u, V::splat(c[i]));
   return p;
 }
 
-template <class T>
-MULTIHEAD_INLINE Vec<T> sign_of(Vec<T> x) {
-  return x & Vec<T>::splat(T(-0.0));
+// The same bits from -u.
+template <class V, class T, int kTerms>
+MULTIHEAD_INLINE V polynomial_of_negative(V minus_u, const T (&c)[kTerms]) {
+  const auto term = [&](int i) { return V::splat(i % 2 == 0 ? c[i] : -c[i]); };
+  V p = term(kTerms - 1);
+  MULTIHEAD_UNROLL
+  for (int i = kTerms - 2; i >= 0; --i) p = V::fma(p, minus_u, term(i));
+  return p;
+}
+
+template <class T, class V>
+MULTIHEAD_INLINE V sign_of(V x) {
+  return x & V::splat(T(-0.0));
 }
 
 template <class T>
@@ -61,14 +72,13 @@ struct ExpConstants<double> {
 };
 
 // exp(x) = 2^n (1 + m); biased is n as Vec::times_pow2 wants it.
-template <class T>
+template <class V>
 struct ExpParts {
-  Vec<T> biased, n, m;
+  V biased, n, m;
 };
 
-template <class T>
-MULTIHEAD_INLINE ExpParts<T> exp_parts(Vec<T> x) {
-  using V = Vec<T>;
+template <class T, class V>
+MULTIHEAD_INLINE ExpParts<V> exp_parts(V x) {
   using C = ExpConstants<T>;
   const V round = V::splat(C::kRound);
   const V biased = V::fma(x, V::splat(C::kLog2E), round);
@@ -78,11 +88,10 @@ MULTIHEAD_INLINE ExpParts<T> exp_parts(Vec<T> x) {
 }
 
 // +inf above kHighest, 0 below kLowest (a result below the normal range is zero), 1 at 0.
-template <class T>
-MULTIHEAD_INLINE Vec<T> exp(Vec<T> x) {
-  using V = Vec<T>;
+template <class T, class V>
+MULTIHEAD_INLINE V exp(V x) {
   using C = ExpConstants<T>;
-  const ExpParts<T> parts = exp_parts(x);
+  const ExpParts<V> parts = exp_parts<T>(x);
   // Just below kHighest n is the bias plus one, and 2^n is not finite: half the result, then twice that.
   const V half = V::select(V::splat(C::kLargePower) <= x, V::splat(1), V::splat(0));
   V y = V::times_pow2(V::splat(1) + parts.m, parts.biased - half, parts.n - half);
@@ -177,17 +186,16 @@ struct TanhConstants<double> {
 };
 
 // Odd by construction; tiny x keeps its relative accuracy, subnormal x included.
-template <class T>
-MULTIHEAD_INLINE Vec<T> tanh(Vec<T> x) {
-  using V = Vec<T>;
+template <class T, class V>
+MULTIHEAD_INLINE V tanh(V x) {
   using C = TanhConstants<T>;
   const V one = V::splat(1);
-  const V sign = sign_of(x);
+  const V sign = sign_of<T>(x);
   V t = x ^ sign;
   t = V::select(V::splat(C::kEnd) < t, V::splat(C::kEnd), t);
   const V z = t * t;
   const V small = V::fma(t * z, polynomial(z, C::kSmall), t);
-  const ExpParts<T> parts = exp_parts(t + t);
+  const ExpParts<V> parts = exp_parts<T>(t + t);
   const V power = V::times_pow2(one, parts.biased, parts.n);
   const V large = one - V::splat(2) / V::fma(power, parts.m, power + one);
   return V::select(t < V::splat(C::kSplit), small, large) ^ sign;
@@ -231,18 +239,15 @@ struct ErfConstants<double> {
 };
 
 // Odd by construction; tiny x keeps its relative accuracy, subnormal x included.
-template <class T>
-MULTIHEAD_INLINE Vec<T> erf(Vec<T> x) {
-  using V = Vec<T>;
+template <class T, class V>
+MULTIHEAD_INLINE V erf(V x) {
   using C = ErfConstants<T>;
   const V one = V::splat(1);
-  const V sign = sign_of(x);
-  V t = x ^ sign;
-  t = V::select(V::splat(C::kEnd) < t, V::splat(C::kEnd), t);
-  const V small = V::fma(t, polynomial(t * t, C::kSmall), t);
-  const ExpParts<T> parts = exp_parts(polynomial(t - V::splat(C::kCenter), C::kLarge));
+  const V minus_t = V::max(V::splat(-C::kEnd), x | V::splat(T(-0.0)));
+  const V small = V::fma(x, polynomial(minus_t * minus_t, C::kSmall), x);
+  const ExpParts<V> parts = exp_parts<T>(polynomial_of_negative(minus_t - V::splat(0 - C::kCenter), C::kLarge));
   const V large = one - V::times_pow2(one + parts.m, parts.biased, parts.n);
-  return V::select(t < V::splat(C::kSplit), small, large) ^ sign;
+  return V::select(V::splat(-C::kSplit) < minus_t, small, large | sign_of<T>(x));
 }
 
 // ---- sin and cos ----
@@ -347,7 +352,7 @@ MULTIHEAD_INLINE Vec<T> sin_of(TrigParts<T> parts) {
   const V tail = V::fma(z * z, polynomial(z, C::kCos), zero - r * parts.low);
   const V cosine = w + (((one - w) - half) + tail);
   const auto odd = (V::template shift_left<kSignBit>(parts.quadrant) | one) < zero;
-  const V sign = sign_of(V::template shift_left<kSignBit - 1>(parts.quadrant));
+  const V sign = sign_of<T>(V::template shift_left<kSignBit - 1>(parts.quadrant));
   return V::select(odd, cosine, sine) ^ sign;
 }
 
@@ -355,7 +360,7 @@ MULTIHEAD_INLINE Vec<T> sin_of(TrigParts<T> parts) {
 template <class T>
 MULTIHEAD_INLINE Vec<T> sin(Vec<T> x) {
   using V = Vec<T>;
-  const V sign = sign_of(x);
+  const V sign = sign_of<T>(x);
   const V t = x ^ sign;
   const V y = sin_of(trig_parts(t)) ^ sign;
   return V::select(t <= V::splat(kTrigEnd), y, V::splat(std::numeric_limits<T>::quiet_NaN()));
@@ -365,7 +370,7 @@ MULTIHEAD_INLINE Vec<T> sin(Vec<T> x) {
 template <class T>
 MULTIHEAD_INLINE Vec<T> cos(Vec<T> x) {
   using V = Vec<T>;
-  const V t = x ^ sign_of(x);
+  const V t = x ^ sign_of<T>(x);
   TrigParts<T> parts = trig_parts(t);
   parts.quadrant = parts.quadrant + V::splat(1);
   const V y = sin_of(parts);

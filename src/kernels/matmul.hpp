@@ -3,6 +3,7 @@
 #pragma once
 
 #include <span>
+#include <type_traits>
 
 #include "core/parallel.hpp"
 #include "core/scratch.hpp"
@@ -24,12 +25,33 @@ struct Product {
   bool add = false;
 };
 
-// Elements of a packed matrix.
-constexpr std::int64_t packed_elements(std::int64_t inner, std::int64_t columns) {
-  return (columns + kRowBlock - 1) / kRowBlock * kRowBlock * inner;
+// Elements of the inner axis that stand side by side in a packed line: two of bfloat16, as its instructions read them.
+template <class T>
+constexpr std::int64_t kPackedTogether = std::is_same_v<T, BFloat16> ? 2 : 1;
+
+// Elements of a packed column: of bfloat16 with zeros up to a whole tile of pairs, 16 lines.
+template <class T>
+constexpr std::int64_t packed_inner(std::int64_t inner) {
+  constexpr std::int64_t kWhole = kPackedTogether<T> == 1 ? 1 : 32;
+  return (inner + kWhole - 1) / kWhole * kWhole;
 }
 
-constexpr std::int64_t kRowChunk = 384;  // rows of a task: enough to make up for packing its panel of b
+// Where element (i, column) of a packed block stands, from the block's first. Blocks lie kRowBlock * packed_inner<T>()
+// elements apart.
+template <class T>
+constexpr std::int64_t packed_place(std::int64_t i, std::int64_t column) {
+  constexpr std::int64_t kTogether = kPackedTogether<T>;
+  return (i / kTogether * kRowBlock + column) * kTogether + i % kTogether;
+}
+
+// Elements of a packed matrix, which pack_columns() fills.
+template <class T>
+constexpr std::int64_t packed_elements(std::int64_t inner, std::int64_t columns) {
+  return (columns + kRowBlock - 1) / kRowBlock * kRowBlock * packed_inner<T>(inner);
+}
+
+constexpr std::int64_t kRowChunk =
+    192;  // rows of a task: of 256 inner elements they stay in L2 from panel to panel of b
 
 // Tasks of a product of rows x columns.
 constexpr std::int64_t product_tasks(std::int64_t rows, std::int64_t columns) {
@@ -52,14 +74,13 @@ void run_products(std::span<const Product<T>> products, int threads, const Paral
   parallel_for(tasks, threads, custom, [&](int worker, std::int64_t index) {
     const Product<T>* product = products.data();
     for (; index >= tasks_of(*product); ++product) index -= tasks_of(*product);
-    const std::int64_t chunks = product_tasks(product->c.extent(0), 1);
+    const std::int64_t panels = product_tasks(1, product->c.extent(1));
     const auto& [a, b, c, packed, bias, activation, add] = *product;
-    const std::int64_t row = index % chunks * kRowChunk, column = index / chunks * kRowBlock;
+    const std::int64_t row = index / panels * kRowChunk, column = index % panels * kRowBlock;
     MatmulTask<T> task{};
     task.a = a.data() + row * a.stride(0);
     if (packed) {
       task.packed = packed + column * a.extent(1);
-      task.packed_after = packed_elements(a.extent(1), c.extent(1) - column) - packed_elements(a.extent(1), 1);
     } else {
       task.b = b.data() + column * b.stride(1);
     }
@@ -75,51 +96,69 @@ void run_products(std::span<const Product<T>> products, int threads, const Paral
     task.rows = std::min(kRowChunk, c.extent(0) - row);
     task.inner = a.extent(1);
     task.columns = static_cast<int>(std::min<std::int64_t>(kRowBlock, c.extent(1) - column));
+    task.columns_after = c.extent(1) - column - task.columns;
     if (scratch) task.scratch = reinterpret_cast<T*>(scratch + static_cast<std::size_t>(worker) * product_scratch<T>());
     table.kernels<T>().matmul(task);
   });
 }
 
-// One product of matrices stored in two bytes, T: BFloat16 or Float16; packed and bias as for Product. scratch:
-// narrow_product_scratch() for each of min(threads, tasks) workers.
+// c = activation(a b + bias) of matrices stored in two bytes, T: BFloat16 or Float16, sums, bias and activation in
+// float. c: of T, rounded once, or of float. packed as NarrowMatmulTask says; bias (columns) or null.
+template <class T, class C = T>
+struct NarrowProduct {
+  MatrixView<const T> a;
+  MatrixView<C> c;
+  const T* packed;
+  const float* bias = nullptr;
+  Activation activation = Activation::none;
+};
+
 constexpr std::size_t narrow_product_scratch() { return round_to_line(kNarrowMatmulScratch * sizeof(float)); }
 
 constexpr std::int64_t narrow_product_tasks(std::int64_t rows, std::int64_t columns) {
   return (rows + kNarrowRows - 1) / kNarrowRows * ((columns + kRowBlock - 1) / kRowBlock);
 }
 
-template <class T>
-struct NarrowProduct {
-  MatrixView<const T> a;
-  MatrixView<T> c;
-  const T* packed;
-  const float* bias = nullptr;
-  Activation activation = Activation::none;
-};
+// The task that takes a product's rows and columns from these on.
+template <class T, class C>
+NarrowMatmulTask narrow_task(const NarrowProduct<T, C>& product, std::int64_t row, std::int64_t column) {
+  const std::int64_t inner = product.a.extent(1), columns = product.c.extent(1);
+  NarrowMatmulTask task{};
+  task.type = kTypeOf<T>, task.c_type = kTypeOf<C>;
+  task.a = product.a.data() + row * product.a.stride(0);
+  task.packed = product.packed + column * packed_inner<T>(inner);
+  task.packed_end = product.packed + packed_elements<T>(inner, columns);
+  task.c = product.c.data() + row * product.c.stride(0) + column;
+  task.a_stride = product.a.stride(0), task.c_stride = product.c.stride(0);
+  task.rows = std::min(kNarrowRows, product.c.extent(0) - row), task.inner = inner;
+  task.columns = static_cast<int>(std::min<std::int64_t>(kRowBlock, columns - column));
+  task.bias = product.bias ? product.bias + column : nullptr;
+  task.activation = product.activation;
+  return task;
+}
 
-template <class T>
-void run_narrow_product(const NarrowProduct<T>& product, int threads, const ParallelFor& custom,
-                        const KernelTable& table, std::byte* scratch) {
-  const auto& [a, c, packed, bias, activation] = product;
-  const std::int64_t rows = c.extent(0), columns = c.extent(1), chunks = narrow_product_tasks(rows, 1);
-  NarrowMatmulTask every{};
-  every.type = kTypeOf<T>, every.activation = activation;
-  every.inner = a.extent(1), every.a_stride = a.stride(0), every.c_stride = c.stride(0);
-  const T *const from = a.data(), *const weights = packed;
-  T* const to = c.data();
-  const float* const biases = bias;
-  parallel_for(narrow_product_tasks(rows, columns), threads, custom, [&](int worker, std::int64_t index) {
-    const std::int64_t row = index % chunks * kNarrowRows, column = index / chunks * kRowBlock;
-    NarrowMatmulTask task = every;
-    task.a = from + row * task.a_stride;
-    task.packed = weights + column * task.inner;
-    task.c = to + row * task.c_stride + column;
-    task.rows = std::min(kNarrowRows, rows - row);
-    task.columns = static_cast<int>(std::min<std::int64_t>(kRowBlock, columns - column));
-    if (biases) task.bias = biases + column;
+// Computes all of them. scratch: narrow_product_scratch() for each of min(threads, tasks) workers. A product's bits do
+// not depend on the others, nor on how rows and columns are cut.
+template <class T, class C>
+void run_narrow_products(std::span<const NarrowProduct<T, C>> products, int threads, const ParallelFor& custom,
+                         const KernelTable& table, std::byte* scratch) {
+  const auto tasks_of = [](const NarrowProduct<T, C>& p) { return narrow_product_tasks(p.c.extent(0), p.c.extent(1)); };
+  std::int64_t tasks = 0;
+  for (const NarrowProduct<T, C>& product : products) tasks += tasks_of(product);
+  parallel_for(tasks, threads, custom, [&](int worker, std::int64_t index) {
+    const NarrowProduct<T, C>* product = products.data();
+    for (; index >= tasks_of(*product); ++product) index -= tasks_of(*product);
+    const std::int64_t panels = narrow_product_tasks(1, product->c.extent(1));
+    NarrowMatmulTask task = narrow_task(*product, index / panels * kNarrowRows, index % panels * kRowBlock);
     task.scratch = reinterpret_cast<float*>(scratch + static_cast<std::size_t>(worker) * narrow_product_scratch());
     table.narrow_matmul(task);
   });
+}
+
+template <class T, class C>
+void run_narrow_product(const NarrowProduct<T, C>& product, int threads, const ParallelFor& custom,
+                        const KernelTable& table, std::byte* scratch) {
+  run_narrow_products(std::span<const NarrowProduct<T, C>>(&product, 1), threads, custom, table, scratch);
 }
 
 }  // namespace multihead

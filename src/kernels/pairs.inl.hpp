@@ -23,6 +23,7 @@
 //   splat_pair(p)              the two elements from p on, in every lane
 //   dot_pairs(a, b, sum)       sum + a.odd b.odd + a.even b.even, in this order, each step rounded once
 //   pack_pairs(even, odd)      two lines of floats, rounded to bfloat16
+//   store_rounded(a, b, ..)    the same to two places, the elements of each line side by side
 // or instead of the tiles here its own: pair_score_block and pair_output_block are all that the task calls.
 
 // sums[n][v] += pairs [0, count) of row n of A times the panel: one chain an element.
@@ -44,17 +45,22 @@ MULTIHEAD_INLINE void accumulate_pairs(Vec<float> (&sums)[N][V], const std::uint
 
 MULTIHEAD_INLINE int pairs_of(int elements) { return (elements + 1) / 2; }
 
-// Rows [range.begin, range.end) after the first one, each with a zero after an odd number of elements, to the same
-// places of copies.
-MULTIHEAD_INLINE void copy_pairs(const StoredRows& stored, std::int64_t first, KeyRange range, int width,
-                                 std::uint16_t* copies) {
-  const int padded = 2 * pairs_of(width);
+// Rows [range.begin, range.end) after the first one, zeros after the last column, to the same places of copies, which
+// lie padded elements apart.
+MULTIHEAD_INLINE void copy_padded(const StoredRows& stored, std::int64_t first, KeyRange range, std::int64_t columns,
+                                  std::int64_t padded, std::uint16_t* copies) {
   for (std::int64_t row = range.begin; row < range.end; ++row) {
     std::uint16_t* const to = copies + row * padded;
     std::memcpy(to, element(stored.data, stored.type, (first + row) * stored.stride),
-                2 * static_cast<std::size_t>(width));
-    if (padded != width) to[width] = 0;
+                2 * static_cast<std::size_t>(columns));
+    std::fill(to + columns, to + padded, std::uint16_t{0});
   }
+}
+
+// The same, each with a zero after an odd number of elements alone.
+MULTIHEAD_INLINE void copy_pairs(const StoredRows& stored, std::int64_t first, KeyRange range, int width,
+                                 std::uint16_t* copies) {
+  copy_padded(stored, first, range, width, 2 * pairs_of(width), copies);
 }
 
 // The rows of a task as pairs, in the place of the panel of floats.
@@ -178,14 +184,36 @@ void start_pairs(Walk<T>& walk) {
   std::copy_n(walk.rows.sum, walk.vecs * Vec<T>::kLanes, walk.pairs.sums);
 }
 
+// What a tile multiplies the queries' panel, or another, with: Broadcasts in pairs.
+struct PairBroadcasts {
+  const std::uint16_t* rows;
+  std::int64_t stride;
+  int pairs;
+  float scale;
+  bool masks;  // hidden keys become -inf
+};
+
 // Scores of N keys and V registers of rows.
 template <int N, int V>
-MULTIHEAD_NOINLINE void pair_score_tile(const PairBlock<float>& block, const RowState<float>& rows, int pairs,
-                                        float scale, const KeyStrip& strip, int lane) {
+MULTIHEAD_NOINLINE void pair_score_tile(const PairBroadcasts& by, const RowState<float>& rows, const KeyStrip& strip,
+                                        int lane) {
   Vec<float> sums[N][V];
   clear<float, N, V>(sums);
-  accumulate_pairs<N, 0, V>(sums, block.keys + strip.key * block.k_stride, block.k_stride, rows.q + lane, pairs);
-  put_scores<float, N, V>(sums, scale, rows, lane, strip.key, strip.masked);
+  accumulate_pairs<N, 0, V>(sums, by.rows + strip.key * by.stride, by.stride, rows.q + lane, by.pairs);
+  put_scores<float, N, V>(sums, by.scale, rows, lane, strip.key, strip.masked);
+}
+
+// product_block() in pairs.
+template <class T>
+void pair_product_block(const Walk<T>& walk, const RowState<T>& rows, const PairBroadcasts& by, const Group& group) {
+  const bool prefetch = group.first == 0 && walk.task.terms.dense();
+  in_strips(group.begin, group.end, [&]<int N>(int key) {
+    if (prefetch && N == kTileBroadcasts) prefetch_terms(walk, group.start, key, N);
+    const KeyStrip strip = strip_of(walk, group, key, N, by.masks);
+    if (strip.low >= strip.high) return;
+    const int lane = (group.first + strip.low) * Vec<T>::kLanes;
+    by_width(strip.high - strip.low, [&]<int V>() { pair_score_tile<N, V>(by, rows, strip, lane); });
+  });
 }
 
 // score_block() in pairs.
@@ -193,20 +221,12 @@ template <class T>
 void pair_score_block(const Walk<T>& walk, const Group& group) {
   if constexpr (kTiles) return tile_score_block(walk, group);
   const AttentionTask<T>& task = walk.task;
-  const bool prefetch = group.first == 0 && task.terms.dense();
-  in_strips(group.begin, group.end, [&]<int N>(int key) {
-    if (prefetch && N == kTileBroadcasts) prefetch_terms(walk, group.start, key, N);
-    const KeyStrip strip = strip_of(walk, group, key, N, !walk.terms());
-    if (strip.low >= strip.high) return;
-    const int lane = (group.first + strip.low) * Vec<T>::kLanes;
-    by_width(strip.high - strip.low, [&]<int V>() {
-      pair_score_tile<N, V>(walk.pairs, walk.rows, pairs_of(task.head_dim), task.scale, strip, lane);
-    });
-  });
+  pair_product_block(walk, walk.rows,
+                     {walk.pairs.keys, walk.pairs.k_stride, pairs_of(task.head_dim), task.scale, !walk.terms()}, group);
 }
 
 // Rounds the group's weights and packs pairs of keys, pair p in the place of line p, and adds them up: chains by pair
-// mod 8, joined by the fixed tree. Keys that no row of the group sees weigh zero.
+// mod 8, joined by the fixed tree; tiles do that beside the output. Keys that no row of the group sees weigh zero.
 template <class T>
 MULTIHEAD_NOINLINE void pack_weights(const Walk<T>& walk, const Group& group) {
   using Lanes = Vec<T>;
@@ -232,17 +252,12 @@ MULTIHEAD_NOINLINE void pack_weights(const Walk<T>& walk, const Group& group) {
         const T* const line = from + 2 * i * kRowBlock;
         const Lanes pair = pack_pairs(Lanes::load(line), Lanes::load(line + kRowBlock));
         pair.store(to + i * kRowBlock);
-        sums[i] = dot_pairs(pair, one, sums[i]);
+        if constexpr (!kTiles) sums[i] = dot_pairs(pair, one, sums[i]);
       }
     }
-    if (!walk.pairs.sums) continue;
-    MULTIHEAD_UNROLL
-    for (int step = kChains / 2; step > 0; step /= 2) {
-      MULTIHEAD_UNROLL
-      for (int i = 0; i < step; ++i) sums[i] = sums[i] + sums[i + step];
-    }
+    if (kTiles || !walk.pairs.sums) continue;
     merge_sum<T>(walk.pairs.sums + lane, Lanes::load(rows.old_factor + lane), Lanes::load(rows.block_factor + lane),
-                 sums[0]);
+                 join_chains<T>(sums));
   }
 }
 
@@ -299,13 +314,11 @@ void multiply_value_pairs(const Walk<T>& walk, const Group& group) {
   });
 }
 
-// output_block() in pairs.
+// Those of a block.
 template <class T>
-void pair_output_block(const Walk<T>& walk, const Group& group) {
+void add_special_values(const Walk<T>& walk, const Group& group) {
   const AttentionTask<T>& task = walk.task;
-  pack_weights(walk, group);
-  multiply_value_pairs(walk, group);
-  for (int key = group.begin; walk.pairs.special && key < group.end; ++key) {
+  for (int key = group.begin; key < group.end; ++key) {
     const auto* const values = static_cast<const BFloat16*>(
         task.cache ? cached_value_row(*task.cache, group.start + key, task.value_dim)
                    : element(task.v.data, task.v.type, (group.start + key) * task.v.stride));
@@ -314,4 +327,12 @@ void pair_output_block(const Walk<T>& walk, const Group& group) {
       if (const float x = static_cast<float>(values[column]); !(x - x == 0))
         add_special<T>(walk, group, key, column, x);
   }
+}
+
+// output_block() in pairs.
+template <class T>
+void pair_output_block(const Walk<T>& walk, const Group& group) {
+  pack_weights(walk, group);
+  multiply_value_pairs(walk, group);
+  if (walk.pairs.special) add_special_values(walk, group);
 }

@@ -88,10 +88,18 @@ MULTIHEAD_NOINLINE void unpack_panel(const T* panel, int rows, std::int64_t colu
     }
 }
 
+// What a product does with an element of each factor and the sum so far.
+struct MultiplyAdd {
+  template <class Lanes>
+  static MULTIHEAD_INLINE Lanes add(Lanes a, Lanes b, Lanes sum) {
+    return Lanes::fma(a, b, sum);
+  }
+};
+
 // The inner step of every product: for each k, element (n, k) of A is broadcast and multiplied with line k of a panel,
 // or of rows that lie line elements apart.
 //   sums[n][v] = fma(A(n, k), panel[k][v], sums[n][v]), k ascending: one chain an element
-template <class T, int N, int Low, int High, int V>
+template <class T, int N, int Low, int High, int V, class Step = MultiplyAdd>
 MULTIHEAD_INLINE void accumulate(Vec<T> (&sums)[N][V], const T* a, std::int64_t n_step, std::int64_t k_step,
                                  const T* panel, std::int64_t count, std::int64_t line = kRowBlock) {
   MULTIHEAD_UNROLL_4
@@ -103,7 +111,7 @@ MULTIHEAD_INLINE void accumulate(Vec<T> (&sums)[N][V], const T* a, std::int64_t 
     for (int n = 0; n < N; ++n) {
       const Vec<T> element = Vec<T>::splat(a[n * n_step + k * k_step]);
       MULTIHEAD_UNROLL
-      for (int v = Low; v < High; ++v) sums[n][v] = Vec<T>::fma(element, lanes[v], sums[n][v]);
+      for (int v = Low; v < High; ++v) sums[n][v] = Step::add(element, lanes[v], sums[n][v]);
     }
   }
 }

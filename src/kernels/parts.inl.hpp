@@ -18,13 +18,14 @@
 // kLargestFactor kLargestScale a part, below 2^-30. Parts of products that vanish are below 2^-126 too: 2^-46 of the
 // smallest value.
 
+constexpr int kTileParts = 3;
 constexpr float kLargestFactor = 0x1p50f, kLargestScale = 0x1p30f;
 constexpr float kSmallestValue = 0x1p-80f, kLargestValue = 0x1p90f;
 
-// The 8 leading digits of x, rounded to nearest (Dekker 1971, with Veltkamp's constant).
+// The 8 leading digits of x, rounded to nearest, halves away from zero.
 MULTIHEAD_INLINE Vec<float> leading_digits(Vec<float> x) {
-  const Vec<float> product = x * Vec<float>::splat(0x1p16f + 1);
-  return product - (product - x);
+  const __m512i rounded = _mm512_add_epi32(_mm512_castps_si512(x.r), _mm512_set1_epi32(0x8000));
+  return Vec<float>{_mm512_castsi512_ps(rounded)} & Vec<float>::splat(std::bit_cast<float>(0xFFFF0000u));
 }
 
 // Two lines of floats as a line of pairs in three parts, part floats apart.
@@ -32,7 +33,8 @@ MULTIHEAD_INLINE void store_parts(Vec<float> even, Vec<float> odd, float* to, st
   const Vec<float> upper_half = Vec<float>::splat(std::bit_cast<float>(0xFFFF0000u));
   MULTIHEAD_UNROLL
   for (int i = 0; i < 3; ++i) {
-    const Vec<float> even_part = leading_digits(even), odd_part = leading_digits(odd);
+    const bool last = i == 2;  // 8 digits are left
+    const Vec<float> even_part = last ? even : leading_digits(even), odd_part = last ? odd : leading_digits(odd);
     (Vec<float>::shift_right<16>(even_part) | (odd_part & upper_half)).store(to + i * part);
     even = even - even_part, odd = odd - odd_part;
   }
@@ -86,8 +88,8 @@ struct BlockParts {
         marked(scratch.marked_keys),
         known(nullptr),
         id(task.first_block_id + static_cast<std::uint64_t>(start) + 1) {
-    const std::int64_t block = start / kKeyBlock;
-    if (block >= task.turned_blocks) return;
+    const std::int64_t block = start / kKeyBlock - task.first_turned();
+    if (block < 0 || block >= task.turned_blocks) return;
     T* const kept = task.turned + block * kept_elements(task.needs);
     keys = reinterpret_cast<std::uint16_t*>(kept);
     values = reinterpret_cast<std::uint16_t*>(kept + scratch.extents.keys());
@@ -234,14 +236,17 @@ MULTIHEAD_NOINLINE void put_marked_scores(const Walk<T>& walk, const TileScratch
 }
 
 template <class T>
+TileOperands score_operands(const Walk<T>& walk, const TileScratch& scratch) {
+  return {walk.pairs.keys, scratch.extents.head_dim, scratch.key_part(), scratch.queries, scratch.query_part()};
+}
+
+template <class T>
 void pair_score_block(const Walk<T>& walk, const Group& group) {
   const AttentionTask<T>& task = walk.task;
   if (!(-kLargestScale <= task.scale && task.scale <= kLargestScale))
     return product_block(walk, walk.rows, {walk.keys, walk.k_stride, task.head_dim, task.scale, !walk.terms()}, group);
   const TileScratch scratch(task, walk.rows.tiles);
-  multiply_keys<3>(
-      walk, group,
-      {walk.pairs.keys, scratch.extents.head_dim, scratch.key_part(), scratch.queries, scratch.query_part()});
+  multiply_keys<3>(walk, group, score_operands(walk, scratch));
   put_marked_scores(walk, scratch, group);
   finish_tile_scores(walk, group);
 }
@@ -293,15 +298,72 @@ MULTIHEAD_NOINLINE void put_marked_output(const Walk<T>& walk, const TileScratch
 }
 
 template <class T>
+int output_columns(const Walk<T>&, const TileScratch& scratch) {
+  return static_cast<int>(scratch.extents.value_dim);
+}
+template <class T>
+void merge_columns(const Walk<T>& walk, const TileScratch& scratch, const Group& group, int begin) {
+  merge_tile_output(walk, group, scratch.block, begin, std::min(begin + kTileRows, walk.task.value_dim));
+}
+
+template <class T>
+TileOperands output_operands(const Walk<T>& walk, const TileScratch& scratch, const T* weights, int column) {
+  const auto* const values = reinterpret_cast<const std::uint16_t*>(walk.pairs.values);
+  return {values + column * kKeyBlock, kKeyBlock, scratch.value_part(), weights, TileScratch::kWeightPart};
+}
+
+template <class T>
 void pair_output_block(const Walk<T>& walk, const Group& group) {
   const TileScratch scratch(walk.task, walk.rows.tiles);
   split_weights(walk, scratch, group);
   const TileSteps steps = steps_of_keys(walk, group);
-  const auto* const values = reinterpret_cast<const std::uint16_t*>(walk.pairs.values);
   for (int column = 0; column < walk.task.value_dim; column += kTileRows)
     multiply_tiles<3>(
-        {values + column * kKeyBlock, kKeyBlock, scratch.value_part(), scratch.weights, TileScratch::kWeightPart},
-        steps, scratch.block + column * kRowBlock);
+        {output_operands(walk, scratch, scratch.weights, column), steps, scratch.block + column * kRowBlock});
   if (walk.pairs.marked_values.any()) put_marked_output(walk, scratch, group);
-  merge_tile_output(walk, group, scratch.block);
+  merge_tile_output(walk, group, scratch.block, 0, walk.task.value_dim);
+}
+
+// What the pipeline asks (tile_pipeline.inl.hpp).
+
+// Two lines of weights as pairs in three parts.
+MULTIHEAD_INLINE void put_weights(Vec<float> even, Vec<float> odd, float* to) {
+  store_parts(even, odd, to, TileScratch::kWeightPart);
+}
+
+// Whether scores of the block, or rows, are for multiply-adds: then nothing is done to any before all stand.
+template <class T>
+bool scores_wait(const Walk<T>& walk, const TileScratch& scratch) {
+  const auto is_marked = [](T flag) { return flag != 0; };
+  return walk.pairs.marked_keys.any() || std::any_of(scratch.marked, scratch.marked + walk.task.rows, is_marked);
+}
+template <class T>
+void finish_scores(const Walk<T>& walk, const TileScratch& scratch, const Group& group) {
+  put_marked_scores(walk, scratch, group);
+}
+
+template <class T>
+bool output_waits(const Walk<T>& walk) {
+  return walk.pairs.marked_values.any();
+}
+
+// Marked values once more by the weights as they were before they were split: scores of another block stand in their
+// place, so they are computed again.
+template <class T>
+void finish_output(Walk<T>& walk, const TileScratch& scratch, const Group& group, T*) {
+  if (!output_waits(walk)) return;
+  walk.set_ranges(group.start);
+  walk.point_to_values(group.start, valid_keys(walk.task, group.start));
+  Walk<T> again = walk;
+  T* next = scratch.again + kKeyBlock * kRowBlock;
+  for (T** line :
+       {&again.rows.max, &again.rows.sum, &again.rows.block_max, &again.rows.old_factor, &again.rows.block_factor})
+    *line = std::exchange(next, next + kRowBlock);
+  again.rows.scores = scratch.again;
+  std::fill(again.rows.max, next, kMinusInfinity<T>);
+  again.set_keys(group.start, {group.begin, group.end});
+  pair_score_block(again, group);
+  softmax_block(again, group);
+  put_marked_output(again, scratch, group);
+  merge_tile_output(walk, group, scratch.block, 0, walk.task.value_dim);
 }

@@ -3,7 +3,9 @@
 #include "kernels/schedule.hpp"
 
 #include <algorithm>
+#include <array>
 #include <limits>
+#include <optional>
 
 #include "core/dropout.hpp"
 #include "core/element.hpp"
@@ -15,6 +17,13 @@
 namespace multihead {
 
 namespace {
+
+constexpr std::int64_t kPieces = 3, kPieceRows = kRowBlock / kPieces;
+
+// The first row of a row block that is counted from a head's last one.
+std::int64_t first_row(const Sequence& sequence, std::int64_t block) {
+  return (blocks_of(sequence.q_len) - 1 - block) * kRowBlock;
+}
 
 // The rows of a sequence and the keys from its first on; broadcast axes have stride 0.
 DenseTerm dense_term(const BroadcastView& view, Type type, std::size_t element, const Sequence& sequence,
@@ -87,13 +96,30 @@ std::int64_t Schedule<T>::turned_blocks() const {
   return std::min((shape_.kv_len + kKeyBlock - 1) / kKeyBlock, static_cast<std::int64_t>(kMost / block));
 }
 
+constexpr std::int64_t kMostAbreast = 4;
+
+// How many row blocks of a head a worker takes through the keys side by side: where keys and values are split and more
+// than a worker keeps, so that each stretch of them is split once for all of these rows.
+template <class T>
+std::int64_t Schedule<T>::abreast() const {
+  constexpr std::int64_t kTasksAThread = 16;  // with fewer, threads would wait for the last one
+  const bool plain = !needs_.bias && !needs_.masks && !needs_.distances && !needs_.dropout &&
+                     needs_.statistics_lines == 0 && !needs_.cached;
+  const bool split = needs_.tiles && needs_.type != Type::bfloat16 && turned_blocks_ > 0;
+  const std::int64_t tasks = shape_.batch * shape_.heads * blocks_of(shape_.q_len);
+  return plain && split && turned_blocks_ * kKeyBlock < shape_.kv_len && tasks >= kTasksAThread * options_.threads
+             ? kMostAbreast
+             : 1;
+}
+
 template <class T>
 std::size_t Schedule<T>::task_bytes(bool weights) const {
   const auto remembered = weights ? 0 : static_cast<std::size_t>(finite_entries()) * sizeof(std::uint64_t);
   TaskNeeds needs = needs_;
   needs.weights = weights;
   const auto blocks = weights ? 0 : static_cast<std::size_t>(turned_blocks_);
-  return round_to_line(remembered) + round_to_line(attention_scratch_elements(needs) * sizeof(T)) +
+  const auto tasks = weights ? 1 : static_cast<std::size_t>(abreast());
+  return round_to_line(remembered) + tasks * round_to_line(attention_scratch_elements(needs) * sizeof(T)) +
          round_to_line(blocks * sizeof(std::uint64_t)) +
          blocks * static_cast<std::size_t>(kept_elements(needs_)) * sizeof(T);
 }
@@ -209,8 +235,9 @@ AttentionTask<T> Schedule<T>::task(const AttentionCall<T>& call, const Sequence&
 template <class T>
 struct Schedule<T>::Worker {
   std::uint64_t *finite, *turned_ids;
-  T *scratch, *turned;
+  T *scratch, *turned, *beside;
 
+  // The scratch of the first task; those beside it come behind the rest.
   Worker(std::byte* memory, std::int64_t finite_entries, const TaskNeeds& needs, std::int64_t turned_blocks) {
     const auto take = [&]<class E>(E*& part, std::size_t count) {
       part = reinterpret_cast<E*>(memory);
@@ -220,6 +247,7 @@ struct Schedule<T>::Worker {
     take(scratch, attention_scratch_elements(needs));
     take(turned_ids, static_cast<std::size_t>(turned_blocks));
     turned = reinterpret_cast<T*>(memory);
+    beside = turned + turned_blocks * kept_elements(needs);
   }
 };
 
@@ -231,34 +259,98 @@ void Schedule<T>::open_worker(std::byte* scratch) const {
 }
 
 template <class T>
-void Schedule<T>::run_task(AttentionTask<T>& task, const KernelTable& table, std::byte* scratch) const {
+void Schedule<T>::place_task(AttentionTask<T>& task, std::byte* scratch, std::int64_t beside) const {
   const Worker its(scratch, finite_entries(), needs_, turned_blocks_);
+  const std::size_t elements = round_to_line(attention_scratch_elements(needs_) * sizeof(T)) / sizeof(T);
   task.finite = its.finite, task.finite_entries = finite_entries();
   task.turned = its.turned, task.turned_ids = its.turned_ids, task.turned_blocks = turned_blocks_;
-  task.scratch = its.scratch;
+  task.scratch = beside == 0 ? its.scratch : its.beside + static_cast<std::size_t>(beside - 1) * elements;
+}
+
+template <class T>
+void Schedule<T>::run_task(AttentionTask<T>& task, const KernelTable& table, std::byte* scratch) const {
+  place_task(task, scratch, 0);
   table.kernels<T>().attention(task);
+}
+
+// How many of the last tasks are run in pieces, so that a thread waits for the others at the end for no longer than a
+// piece takes: where tasks are few and alike. Under a causal mask the last ones are short, and tiles take whole ones.
+// Which rows share a task changes no bit of them.
+template <class T>
+std::int64_t Schedule<T>::cut_tasks() const {
+  const std::int64_t threads = options_.threads, all = tasks();
+  const bool few = threads > 1 && all >= 2 * threads && all < 16 * threads;
+  return few && !options_.causal && !needs_.tiles ? threads : 0;
+}
+
+template <class T>
+std::int64_t Schedule<T>::pieces() const {
+  std::int64_t all = tasks();
+  for (std::int64_t index = tasks() - cut_tasks(); index < tasks(); ++index) {
+    const Sequence sequence = sequences_.of_block(index / shape_.heads);
+    const std::int64_t blocks = blocks_of(sequence.q_len);
+    const std::int64_t first = blocks - 1 - (index - sequence.first_block * shape_.heads) % blocks;
+    all += (std::min<std::int64_t>(kRowBlock, sequence.q_len - first * kRowBlock) - 1) / kPieceRows;
+  }
+  return all;
 }
 
 template <class T>
 void Schedule<T>::run(const AttentionCall<T>& call, const KernelTable& table, std::byte* scratch) const {
   const std::size_t bytes = task_bytes(false);
+  const std::int64_t together = abreast();
   const auto memory = [&](std::int64_t worker) { return scratch + static_cast<std::size_t>(worker) * bytes; };
   for (std::int64_t worker = 0; worker < std::min<std::int64_t>(options_.threads, tasks()); ++worker)
     open_worker(memory(worker));
-  parallel_for(tasks(), options_.threads, options_.parallel_for, [&](int worker, std::int64_t index) {
+  const std::int64_t cut = cut_tasks(), whole = tasks() - cut;
+  parallel_for(whole + cut * kPieces, options_.threads, options_.parallel_for, [&](int worker, std::int64_t at) {
     // Head by head, whose keys then stay in the cache; the last rows first: under a causal mask they are the longest,
     // and the short ones fill the end.
+    const std::int64_t piece = at < whole ? 0 : (at - whole) % kPieces;
+    const std::int64_t index = at < whole ? at : whole + (at - whole) / kPieces;
     const Sequence sequence = sequences_.of_block(index / shape_.heads);
     const std::int64_t blocks = blocks_of(sequence.q_len);
-    const std::int64_t local = index - sequence.first_block * shape_.heads, head = local / blocks;
-    const std::int64_t row = (blocks - 1 - local % blocks) * kRowBlock;
-    KeyRange visible[kRowBlock];
-    AttentionTask<T> next =
-        task(call, sequence, head, row, std::min<std::int64_t>(kRowBlock, sequence.q_len - row), visible);
-    std::optional<StatisticsTask<T>> statistics;
-    if (gathered_) next.statistics = &statistics.emplace(statistics_task(*request_, *gathered_, sequence, head, row));
-    run_task(next, table, memory(worker));
+    const std::int64_t local = index - sequence.first_block * shape_.heads, block = local % blocks;
+    if (block % together != 0) return;
+    Rows rows{local / blocks, block, std::min(together, blocks - block)};
+    if (at >= whole) rows.offset = piece * kPieceRows, rows.most = kPieceRows;
+    rows.count > 1 ? run_abreast(call, table, sequence, rows, memory(worker))
+                   : run_rows(call, table, sequence, rows, memory(worker));
   });
+}
+
+template <class T>
+void Schedule<T>::run_rows(const AttentionCall<T>& call, const KernelTable& table, const Sequence& sequence,
+                           const Rows& rows, std::byte* scratch) const {
+  const std::int64_t row = first_row(sequence, rows.first) + rows.offset;
+  const std::int64_t count = std::min(rows.most, sequence.q_len - row);
+  if (count <= 0) return;  // the last block has not so many pieces
+  KeyRange visible[kRowBlock];
+  AttentionTask<T> next = task(call, sequence, rows.head, row, count, visible);
+  std::optional<StatisticsTask<T>> statistics;
+  if (gathered_)
+    next.statistics = &statistics.emplace(statistics_task(*request_, *gathered_, sequence, rows.head, row));
+  run_task(next, table, scratch);
+}
+
+template <class T>
+void Schedule<T>::run_abreast(const AttentionCall<T>& call, const KernelTable& table, const Sequence& sequence,
+                              const Rows& rows, std::byte* scratch) const {
+  KeyRange visible[kMostAbreast][kRowBlock];
+  AttentionTask<T> tasks[kMostAbreast] = {};
+  for (std::int64_t i = 0; i < rows.count; ++i) {
+    const std::int64_t row = first_row(sequence, rows.first + i);
+    const std::int64_t count = std::min<std::int64_t>(kRowBlock, sequence.q_len - row);
+    tasks[i] = task(call, sequence, rows.head, row, count, visible[i]);
+    place_task(tasks[i], scratch, i);
+  }
+  const bool in_parts = goes_in_parts(tasks[0]);
+  const std::int64_t keys = in_parts ? turned_blocks_ * kKeyBlock : std::max<std::int64_t>(sequence.kv_len, 1);
+  for (int part = 0; part == 0 || part * keys < sequence.kv_len; ++part)
+    for (AttentionTask<T>* next = tasks; next < tasks + rows.count; ++next) {
+      next->in_parts = in_parts, next->part = part, next->pauses = (part + 1) * keys < sequence.kv_len;
+      table.kernels<T>().attention(*next);
+    }
 }
 
 template class Schedule<float>;

@@ -66,6 +66,8 @@ class Schedule {
   const RangeRules& rules() const { return rules_; }
   const TaskNeeds& task_needs() const { return needs_; }
   std::int64_t tasks() const { return sequences_.row_blocks() * shape_.heads; }
+  // What run() hands to threads: tasks, the last of them cut where they are few. After prepare().
+  std::int64_t pieces() const;
 
   // Runs the call. scratch: task_bytes(false) for each of min(threads, tasks()) workers, aligned to a cache line.
   void run(const AttentionCall<T>& call, const KernelTable& table, std::byte* scratch) const;
@@ -87,9 +89,23 @@ class Schedule {
 
  private:
   struct Worker;
+  // Row blocks [first, first + count) of a head, from its last one on; of each the rows from offset on, at most most.
+  struct Rows {
+    std::int64_t head, first, count;
+    std::int64_t offset = 0, most = kRowBlock;
+  };
   TaskNeeds needs() const;
   std::int64_t finite_entries() const;
   std::int64_t turned_blocks() const;
+  std::int64_t abreast() const;
+  // Gives a task its memory; beside: of those that a worker runs side by side.
+  void place_task(AttentionTask<T>& task, std::byte* scratch, std::int64_t beside) const;
+  void run_rows(const AttentionCall<T>& call, const KernelTable& table, const Sequence& sequence, const Rows& rows,
+                std::byte* scratch) const;
+  // The same of several blocks, side by side through stretches of their keys.
+  void run_abreast(const AttentionCall<T>& call, const KernelTable& table, const Sequence& sequence, const Rows& rows,
+                   std::byte* scratch) const;
+  std::int64_t cut_tasks() const;
   ScoreTerms<T> terms(const Sequence& sequence, std::int64_t head, std::int64_t row) const;
   DropoutTask<T> dropout(const Sequence& sequence, std::int64_t head, std::int64_t row) const;
   std::size_t distances() const;

@@ -24,7 +24,7 @@ MULTIHEAD_NOINLINE void softmax_with_statistics(const RowState<T>& rows, const S
   const Lanes zero = Lanes::splat(0), far = Lanes::splat(kFarBelow<T>);
   const Lanes reference = finite_or_zero<T>(Lanes::load(rows.block_max + lane));
   T* const scores = rows.scores + lane;
-  const KeyRange keys = whole_rounds<T>(scores, begin, end);
+  const KeyRange keys = whole_rounds<T>(scores, begin, end, kSumChains);
   Lanes chains[kSumChains], spread_chains[kSumChains];
   MULTIHEAD_UNROLL
   for (int chain = 0; chain < kSumChains; chain += kTogether) {

@@ -123,12 +123,28 @@ struct AttentionTask {
   ScoreTerms<T> terms;
   DropoutTask<T> dropout;
   bool has_sink;
+  // Whether keys are taken in several calls (goes_in_parts()), turned_blocks blocks at a time, and whether another one
+  // follows this, which takes the part of that number. In between a task is what its scratch holds.
+  bool in_parts, pauses;
+  int part;
   double sink;  // a logit
   TaskNeeds needs;
   const StatisticsTask<T>* statistics;  // or null
   T* scratch;                           // attention_scratch_elements()
   std::optional<Target> handed_on_by;   // the target that was asked, where it leaves the task to another
+
+  std::int64_t first_turned() const { return in_parts ? part * turned_blocks : 0; }  // of the blocks that are kept
 };
+
+// Whether a target of tiles multiplies between the steps of the softmax (tile_pipeline.inl.hpp): where scores are
+// scaled products, hidden by ranges at most, nothing else asks for the weights, and keys stand in rows, since those of
+// a cache are copied by way of the scores. Such a task may take its keys in parts.
+template <class T>
+bool goes_in_parts(const AttentionTask<T>& task) {
+  constexpr T kLargestScale = 0x1p30f;
+  return task.out && !task.cache && !task.statistics && !task.dropout.any() && !task.terms.any() &&
+         task.terms.first == 0 && 0 < task.scale && task.scale <= kLargestScale;
+}
 
 // Where weights go: element (row, key) at data[row * row_stride + key * key_stride]. data null: nowhere.
 template <class T>
@@ -190,22 +206,25 @@ struct MatmulTask {
   std::int64_t a_stride, b_inner_stride, b_column_stride, c_stride;
   std::int64_t rows, inner;
   int columns;
-  T* scratch;                 // kMatmulScratch elements; not touched where b is packed
-  const T* packed;            // b as lines of kRowBlock columns, zeros after the last (b is then not read); or null
-  std::int64_t packed_after;  // elements that follow those of these columns, of the columns that are next
-  const T* bias;              // (columns), added to each row after its sum; or null
-  Activation activation;      // of each element, after the bias
-  bool a_turned;              // element (i, k) of a at a[k * a_stride + i], not at a[i * a_stride + k]
-  bool add;                   // C += A B
+  T* scratch;                  // kMatmulScratch elements; not touched where b is packed
+  const T* packed;             // b as lines of kRowBlock columns, zeros after the last (b is then not read); or null
+  std::int64_t columns_after;  // of b, or in packed, that are next to these
+  const T* bias;               // (columns), added to each row after its sum; or null
+  Activation activation;       // of each element, after the bias
+  bool a_turned;               // element (i, k) of a at a[k * a_stride + i], not at a[i * a_stride + k]
+  bool add;                    // C += A B
 };
 constexpr std::size_t kMatmulScratch = static_cast<std::size_t>(kInnerBlock) * kRowBlock;
 
-// The same of matrices stored in two bytes, sums in float32, B packed.
+// The same of matrices stored in two bytes, sums in float32, B packed: float16 as MatmulTask::packed, bfloat16 in lines
+// of kRowBlock pairs, line p of a block holding elements 2p and 2p + 1 of each column, a missing one being zero.
 struct NarrowMatmulTask {
-  Type type;           // bfloat16 or float16
-  const void* a;       // (rows, inner), rows a_stride apart
-  const void* packed;  // as MatmulTask::packed
-  void* c;             // (rows, columns), rows c_stride apart
+  Type type;               // of a and packed: bfloat16 or float16
+  Type c_type;             // of c: that, rounded once, or float32
+  const void* a;           // (rows, inner), rows a_stride apart
+  const void* packed;      // the block's first line
+  const void* packed_end;  // where the last block of the matrix ends
+  void* c;                 // (rows, columns), rows c_stride apart
   std::int64_t a_stride, c_stride;
   std::int64_t rows, inner;  // rows at most kNarrowRows
   int columns;
@@ -213,9 +232,11 @@ struct NarrowMatmulTask {
   Activation activation;
   float* scratch;  // kNarrowMatmulScratch elements
 };
-constexpr std::int64_t kNarrowRows = 96;  // that share a widened panel of B
-constexpr std::size_t kNarrowMatmulScratch =
-    static_cast<std::size_t>(kNarrowRows) * (kInnerBlock + kRowBlock) + kMatmulScratch;
+constexpr std::int64_t kNarrowRows = 192;     // of a task
+constexpr std::int64_t kWidenedRows = 96;     // that share a widened block of B, where a target widens
+constexpr std::size_t kNarrowMatmulScratch =  // sums of all rows, widened blocks of A and B
+    static_cast<std::size_t>(kNarrowRows) * kRowBlock + static_cast<std::size_t>(kWidenedRows) * kInnerBlock +
+    kMatmulScratch;
 
 // Where a task keeps what, in lines of kRowBlock elements and rows of other widths. RowState takes them in this order.
 constexpr int kMaskWords = kKeyBlock / 32;                                           // lines of bits
@@ -238,8 +259,10 @@ struct TileExtents {
   constexpr std::int64_t queries() const { return parts * head_dim / 2 * kRowBlock; }
   constexpr std::int64_t keys() const { return parts * kKeyBlock * head_dim / 2; }
   constexpr std::int64_t values() const { return parts * value_dim * kKeyBlock / 2; }
-  constexpr std::int64_t weights() const { return parts == 1 ? 0 : parts * kKeyBlock / 2 * kRowBlock; }
-  constexpr std::int64_t panels() const { return (value_dim + spare_lines + 6) * kRowBlock; }
+  constexpr std::int64_t weights() const { return 2 * parts * kKeyBlock / 2 * kRowBlock; }  // of two blocks
+  constexpr std::int64_t again_lines() const { return parts == 1 ? 0 : kKeyBlock + 5; }
+  constexpr std::int64_t block_lines() const { return value_dim + (parts == 1 ? 16 : 0); }  // and sums of weights
+  constexpr std::int64_t panels() const { return (block_lines() + spare_lines + again_lines() + 7) * kRowBlock; }
   constexpr std::int64_t elements() const { return queries() + keys() + values() + weights() + panels(); }
 };
 

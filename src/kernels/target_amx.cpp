@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Target amx: attention of bfloat16, and of what is summed in float, by products of tiles; everything else as target
-// avx512 does it.
+// Target amx: attention and products of bfloat16, and attention of what is summed in float, by products of tiles;
+// everything else as target avx512 does it.
 #if defined(__x86_64__)
+
+#include <array>
 
 #include "core/dropout.hpp"
 #include "core/tile_permission.hpp"
@@ -25,6 +27,7 @@ constexpr bool kPairs = true;
 constexpr bool kTiles = true;
 // clang-format off
 #include "kernels/vec_avx512.inl.hpp"
+#include "kernels/vec_amx.inl.hpp"
 #if defined(MULTIHEAD_EMULATED_TARGETS)
 #include "kernels/dot_twin.inl.hpp"
 #include "kernels/tile_twin.inl.hpp"
@@ -35,9 +38,13 @@ constexpr bool kTiles = true;
 #include "kernels/described_tiles.inl.hpp"
 #endif
 #include "kernels/exp2.inl.hpp"
+#include "kernels/two.inl.hpp"
 #include "kernels/math.inl.hpp"
 #include "kernels/panel.inl.hpp"
 #include "kernels/convert.inl.hpp"
+#include "kernels/activation.inl.hpp"
+#include "kernels/matmul.inl.hpp"
+#include "kernels/narrow_finish.inl.hpp"
 #include "kernels/attention.inl.hpp"
 #include "kernels/walk.inl.hpp"
 #include "kernels/score_terms.inl.hpp"
@@ -48,7 +55,9 @@ constexpr bool kTiles = true;
 #include "kernels/tile_products.inl.hpp"
 #include "kernels/pairs.inl.hpp"
 #include "kernels/tile_pairs.inl.hpp"
+#include "kernels/tile_matmul.inl.hpp"
 #include "kernels/attention_task.inl.hpp"
+#include "kernels/tile_pipeline.inl.hpp"
 #include "kernels/weights_task.inl.hpp"
 #include "kernels/columns_task.inl.hpp"
 // clang-format on
@@ -73,7 +82,7 @@ void attention(const AttentionTask<float>& task) noexcept {
   if (task.cache && task.cache->of_bytes()) return hand_on_attention<Target::amx, avx512_table, float>(task);
   if (task.needs.type != Type::bfloat16) return attention_in_parts(task);
   const amx::TileConfiguration configured;
-  amx::attention_task<float>(task);
+  amx::tile_attention_task<float>(task);
 }
 void weights(const WeightsTask<float>& task) noexcept {
   if (task.attention.needs.type != Type::bfloat16) return weights_in_parts(task);
@@ -84,6 +93,10 @@ void columns(const ColumnsTask<float>& task) noexcept {
   if (task.attention.needs.type != Type::bfloat16) return columns_in_parts(task);
   const amx::TileConfiguration configured;
   amx::columns_task<float>(task);
+}
+
+void narrow_matmul(const NarrowMatmulTask& task) noexcept {
+  (task.type == Type::bfloat16 ? amx::tile_matmul_task : avx512_table.narrow_matmul)(task);
 }
 
 constexpr Kernels<float> float_kernels() noexcept {
@@ -98,7 +111,7 @@ const KernelTable amx_table{Target::amx,
                             available,
                             "16 keys x 48 queries",
                             "8 keys x 24 queries",
-                            hand_on_narrow_matmul<avx512_table>,
+                            narrow_matmul,
                             nullptr,
                             hand_on_decode<Target::amx, avx512_table>,
                             hand_on_decode_fold<avx512_table>,

@@ -24,6 +24,7 @@ constexpr bool kPairs = true;
 #include "kernels/tiles.inl.hpp"
 #endif
 #include "kernels/exp2.inl.hpp"
+#include "kernels/two.inl.hpp"
 #include "kernels/math.inl.hpp"
 #include "kernels/panel.inl.hpp"
 #include "kernels/convert.inl.hpp"
@@ -37,6 +38,7 @@ constexpr bool kPairs = true;
 #include "kernels/tile_products.inl.hpp"
 #include "kernels/parts.inl.hpp"
 #include "kernels/attention_task.inl.hpp"
+#include "kernels/tile_pipeline.inl.hpp"
 #include "kernels/weights_task.inl.hpp"
 #include "kernels/columns_task.inl.hpp"
 // clang-format on
@@ -48,7 +50,7 @@ namespace multihead {
 
 void attention_in_parts(const AttentionTask<float>& task) noexcept {
   const amx_f32::TileConfiguration configured;
-  amx_f32::attention_task<float>(task);
+  amx_f32::tile_attention_task<float>(task);
 }
 void weights_in_parts(const WeightsTask<float>& task) noexcept {
   const amx_f32::TileConfiguration configured;

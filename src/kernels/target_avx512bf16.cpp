@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Target avx512bf16: attention of bfloat16 by VDPBF16PS, everything else as target avx512 does it.
+// Target avx512bf16: attention and products of bfloat16 by VDPBF16PS, everything else as target avx512 does it.
 #if defined(__x86_64__)
 
 #include "core/dropout.hpp"
 #include "kernels/avx512.hpp"
+#include "kernels/backward_task.hpp"
 #include "kernels/decode_task.hpp"
 #include "kernels/hand_on.hpp"
 #include "kernels/region.hpp"
@@ -31,9 +32,13 @@ constexpr bool kTiles = false;  // whether tiles multiply them: tile_pairs.inl.h
 #include "kernels/described.inl.hpp"
 #endif
 #include "kernels/exp2.inl.hpp"
+#include "kernels/two.inl.hpp"
 #include "kernels/math.inl.hpp"
 #include "kernels/panel.inl.hpp"
 #include "kernels/convert.inl.hpp"
+#include "kernels/activation.inl.hpp"
+#include "kernels/matmul.inl.hpp"
+#include "kernels/narrow_finish.inl.hpp"
 #include "kernels/attention.inl.hpp"
 #include "kernels/walk.inl.hpp"
 #include "kernels/score_terms.inl.hpp"
@@ -42,9 +47,13 @@ constexpr bool kTiles = false;  // whether tiles multiply them: tile_pairs.inl.h
 #include "kernels/statistics_scores.inl.hpp"
 #include "kernels/statistics.inl.hpp"
 #include "kernels/pairs.inl.hpp"
+#include "kernels/pair_matmul.inl.hpp"
 #include "kernels/attention_task.inl.hpp"
 #include "kernels/weights_task.inl.hpp"
 #include "kernels/columns_task.inl.hpp"
+#include "kernels/backward.inl.hpp"
+#include "kernels/backward_pairs.inl.hpp"
+#include "kernels/backward_task.inl.hpp"
 #include "kernels/decode_loads.inl.hpp"
 #include "kernels/decode_pairs.inl.hpp"
 #include "kernels/decode.inl.hpp"
@@ -83,6 +92,14 @@ void columns(const ColumnsTask<float>& task) noexcept {
   (task.attention.needs.type == Type::bfloat16 ? avx512bf16::columns_task<float> : kHandedOn<float>.columns)(task);
 }
 
+void narrow_matmul(const NarrowMatmulTask& task) noexcept {
+  (task.type == Type::bfloat16 ? avx512bf16::pair_matmul_task : avx512_table.narrow_matmul)(task);
+}
+
+void backward(const BackwardTask<float>& task) noexcept {
+  (task.attention.k.type == Type::bfloat16 ? avx512bf16::backward_task<float> : kHandedOn<float>.backward)(task);
+}
+
 void decode(const DecodeTask& task) noexcept {
   using Pairs = avx512bf16::DecodeProducts<CachedRows::Element::bfloat16>;
   if (task.cache.element == CachedRows::Element::bfloat16) return avx512bf16::decode_rows<Pairs>(task);
@@ -92,6 +109,7 @@ void decode(const DecodeTask& task) noexcept {
 constexpr Kernels<float> float_kernels() noexcept {
   Kernels<float> kernels = kHandedOn<float>;
   kernels.attention = attention, kernels.weights = weights, kernels.columns = columns;
+  kernels.backward = backward;
   return kernels;
 }
 
@@ -101,7 +119,7 @@ const KernelTable avx512bf16_table{Target::avx512bf16,
                                    available,
                                    "8 keys x 48 queries",
                                    "8 keys x 24 queries",
-                                   hand_on_narrow_matmul<avx512_table>,
+                                   narrow_matmul,
                                    decode,
                                    decode,
                                    hand_on_decode_fold<avx512_table>,

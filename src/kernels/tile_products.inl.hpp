@@ -26,12 +26,14 @@ struct TileScratch {
   float* queries;                       // [part][head_dim / 2]: pairs
   std::uint16_t* keys;                  // [part][kKeyBlock][head_dim]
   std::uint16_t* values;                // [part][value_dim][kKeyBlock]
-  float* weights;                       // [part][kKeyBlock / 2]: pairs
-  float* block;                         // [value_dim]: the block's output
+  float* weights;                       // [2][part][kKeyBlock / 2]: pairs
+  float* block;                         // [value_dim]: the block's output; [kTileRows]: sums of its weights
   float* spare;                         // [spare_lines]: scores or outputs by multiply-adds
   float *marked, *sees;                 // 1 where a row has, or sees, what tiles cannot take
   float *zeros, *ones;                  // factors of a merge that leaves the block's output as it is
   float* unread;                        // where a maximum goes that no one asks for
+  float* maxima;                        // of products
+  float* again;                         // [kKeyBlock + 5]: of numbers in parts, weights that are computed again
   std::bitset<kKeyBlock>* marked_keys;  // and values, where no block is kept
 
   explicit TileScratch(const AttentionTask<float>& task, float* next) : extents(task.needs) {
@@ -40,9 +42,10 @@ struct TileScratch {
     keys = reinterpret_cast<std::uint16_t*>(take(extents.keys()));
     values = reinterpret_cast<std::uint16_t*>(take(extents.values()));
     weights = take(extents.weights());
-    block = take(extents.value_dim * kRowBlock), spare = take(extents.spare_lines * kRowBlock);
+    block = take(extents.block_lines() * kRowBlock), spare = take(extents.spare_lines * kRowBlock);
     marked = take(kRowBlock), sees = take(kRowBlock), zeros = take(kRowBlock), ones = take(kRowBlock);
-    unread = take(kRowBlock);
+    unread = take(kRowBlock), maxima = take(kRowBlock);
+    again = take(extents.again_lines() * kRowBlock);
     marked_keys = reinterpret_cast<std::bitset<kKeyBlock>*>(take(kRowBlock));
   }
 
@@ -89,14 +92,22 @@ MULTIHEAD_INLINE void tile_step(Tiles& tiles, const float* b, std::int64_t b_par
 }
 
 // c[m][lane] = the sum of A and B over the steps.
+struct TileProduct {
+  TileOperands by;
+  TileSteps steps;
+  float* c;
+};
+
+// Adds the steps [first, last) of a product to sums that stay in tiles 0 to 2 from one call to the next. The first step
+// begins with zeros.
 template <int Parts>
-MULTIHEAD_NOINLINE void multiply_tiles(const TileOperands& by, const TileSteps& steps, float* c) {
-  Tiles tiles;
-  tiles.template zero<0>(), tiles.template zero<1>(), tiles.template zero<2>();
-  for (int step = steps.first; step < steps.last; ++step) {
+MULTIHEAD_NOINLINE void add_steps(Tiles& tiles, const TileProduct& product, int first, int last) {
+  const TileOperands& by = product.by;
+  if (first == product.steps.first) tiles.template zero<0>(), tiles.template zero<1>(), tiles.template zero<2>();
+  for (int step = first; step < last; ++step) {
     const std::uint16_t* const a = by.a + step * kTileInner;
     const float* const b = by.b + step * kTilePairs * kRowBlock;
-    const unsigned live = steps.live[step];
+    const unsigned live = product.steps.live[step];
     if (live == 0) continue;
     tiles.template load<3>(a, 2 * by.a_stride);
     if constexpr (Parts == 3) {
@@ -107,25 +118,42 @@ MULTIHEAD_NOINLINE void multiply_tiles(const TileOperands& by, const TileSteps& 
     if (live & 2) tile_step<Parts, 1>(tiles, b, by.b_part);
     if (live & 4) tile_step<Parts, 2>(tiles, b, by.b_part);
   }
-  if (steps.written & 1) tiles.template store<0>(c, kPanelLine);
-  if (steps.written & 2) tiles.template store<1>(c + kTilePairs, kPanelLine);
-  if (steps.written & 4) tiles.template store<2>(c + 2 * kTilePairs, kPanelLine);
 }
 
-// The products of the group's rows with the block's keys, 16 at a time, as scores that nothing was done to.
+inline void store_sums(Tiles& tiles, const TileProduct& product) {
+  if (product.steps.written & 1) tiles.template store<0>(product.c, kPanelLine);
+  if (product.steps.written & 2) tiles.template store<1>(product.c + kTilePairs, kPanelLine);
+  if (product.steps.written & 4) tiles.template store<2>(product.c + 2 * kTilePairs, kPanelLine);
+}
+
+template <int Parts>
+void multiply_tiles(const TileProduct& product) {
+  Tiles tiles;
+  add_steps<Parts>(tiles, product, product.steps.first, product.steps.last);
+  store_sums(tiles, product);
+}
+
+// The product of 16 keys, from a multiple of 16 on, with the group's rows, as scores that nothing was done to; nothing
+// is written where no row sees one of them.
+template <class T>
+TileProduct product_of_keys(const Walk<T>& walk, const Group& group, const TileOperands& by, int key) {
+  const KeyStrip strip = strip_of(walk, group, key, kTileRows, false);
+  TileProduct product{by, {0, (walk.task.head_dim + kTileInner - 1) / kTileInner, {}, 0}, nullptr};
+  if (strip.low >= strip.high) return product;
+  product.steps.written = (1u << strip.high) - (1u << strip.low);
+  std::fill_n(product.steps.live, product.steps.last, static_cast<std::uint8_t>(product.steps.written));
+  product.by.a += key * by.a_stride;
+  product.c = walk.rows.scores + key * kRowBlock;
+  return product;
+}
+
 template <int Parts, class T>
 void multiply_keys(const Walk<T>& walk, const Group& group, const TileOperands& by) {
   const bool prefetch = walk.task.terms.dense();
-  TileSteps steps{0, (walk.task.head_dim + kTileInner - 1) / kTileInner, {}, 0};
   for (int key = group.begin / kTileRows * kTileRows; key < group.end; key += kTileRows) {
     if (prefetch) prefetch_terms(walk, group.start, key, kTileRows);
-    const KeyStrip strip = strip_of(walk, group, key, kTileRows, false);
-    if (strip.low >= strip.high) continue;
-    steps.written = (1u << strip.high) - (1u << strip.low);
-    std::fill_n(steps.live, steps.last, static_cast<std::uint8_t>(steps.written));
-    TileOperands at = by;
-    at.a += key * by.a_stride;
-    multiply_tiles<Parts>(at, steps, walk.rows.scores + key * kRowBlock);
+    const TileProduct product = product_of_keys(walk, group, by, key);
+    if (product.c) multiply_tiles<Parts>(product);
   }
 }
 
@@ -163,14 +191,14 @@ TileSteps steps_of_keys(const Walk<T>& walk, const Group& group) {
   return steps;
 }
 
-// The block's output merged into that of the rows.
+// Columns [begin, end) of the block's output merged into that of the rows.
 template <class T>
-MULTIHEAD_NOINLINE void merge_tile_output(const Walk<T>& walk, const Group& group, const T* block) {
+MULTIHEAD_NOINLINE void merge_tile_output(const Walk<T>& walk, const Group& group, const T* block, int begin, int end) {
   using Lanes = Vec<T>;
   const RowState<T>& rows = walk.rows;
   for (int lane = 0; lane < group.count * Lanes::kLanes; lane += Lanes::kLanes) {
     const Lanes old_factor = Lanes::load(rows.old_factor + lane), factor = Lanes::load(rows.block_factor + lane);
-    for (int column = 0; column < walk.task.value_dim; ++column) {
+    for (int column = begin; column < end; ++column) {
       T* const out = rows.out + column * kRowBlock + lane;
       Lanes::fma(Lanes::load(out), old_factor, Lanes::load(block + column * kRowBlock + lane) * factor).store(out);
     }

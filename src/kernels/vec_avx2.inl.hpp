@@ -11,6 +11,11 @@ constexpr int kTileVecs = 3;
 alignas(64) constexpr int kFirstLanes[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
 alignas(64) constexpr long long kFirstWideLanes[8] = {-1, -1, -1, -1, 0, 0, 0, 0};
 
+// Two bytes become the upper half of four, the lower half zero, by one permutation: shifts share one pipe on some
+// cores.
+alignas(32) constexpr signed char kUpperHalves[32] = {-1, -1, 0, 1, -1, -1, 2,  3,  -1, -1, 4,  5,  -1, -1, 6,  7,
+                                                      -1, -1, 8, 9, -1, -1, 10, 11, -1, -1, 12, 13, -1, -1, 14, 15};
+
 // Bit i is set where byte i of 32 is not zero.
 MULTIHEAD_INLINE std::uint32_t nonzero_bytes(const std::uint8_t* p) {
   const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
@@ -41,8 +46,9 @@ struct Vec<float> {
   static MULTIHEAD_INLINE Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
   static MULTIHEAD_INLINE Vec load_first(const float* p, int n) { return {_mm256_maskload_ps(p, first(n))}; }
   static MULTIHEAD_INLINE Vec load_bfloat16(const void* p) {
-    const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
-    return {_mm256_castsi256_ps(_mm256_slli_epi32(wide, 16))};
+    const __m256i twice = _mm256_broadcastsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+    return {_mm256_castsi256_ps(
+        _mm256_shuffle_epi8(twice, _mm256_load_si256(reinterpret_cast<const __m256i*>(kUpperHalves))))};
   }
   static MULTIHEAD_INLINE Vec load_float16(const void* p) {
     return {_mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p)))};

@@ -220,9 +220,11 @@ namespace {
 
 constexpr const char* kName = "attention_weights";
 
-template <class T>
-void weights_alone(View4<const T> q, View4<const T> k, View3<const T> lse, const WeightsRequest<T>& request,
+// S: the type of storage.
+template <class S>
+void weights_alone(View4<const S> q, View4<const S> k, View3<const Sum<S>> lse, const WeightsRequest<Sum<S>>& request,
                    const AttentionOptions& options) {
+  using T = Sum<S>;
   const Operand q_operand = operand("q", q), k_operand = operand("k", k), lse_operand = operand("lse", lse);
   for (const Operand* view : {&q_operand, &k_operand}) {
     check_view(kName, *view);
@@ -230,7 +232,7 @@ void weights_alone(View4<const T> q, View4<const T> k, View3<const T> lse, const
   }
   check_equal(kName, "k", "has batch", k.extent(0), "q has", q.extent(0));
   check_equal(kName, "k", "has head_dim", k.extent(3), "q has", q.extent(3));
-  AttentionShape shape = shape_of<T>(q, k, k);
+  AttentionShape shape = shape_of<S>(q, k, k);
   shape.value_dim = 1;  // no values are read
   check_attention(kName, shape, options);
   const bool normalised = request.point == WeightsPoint::normalised;
@@ -270,6 +272,14 @@ void attention_weights(View4<const float> q, View4<const float> k, View3<const f
 void attention_weights(View4<const double> q, View4<const double> k, View3<const double> lse,
                        const WeightsRequest<double>& weights, const AttentionOptions& options) {
   weights_alone<double>(q, k, lse, weights, options);
+}
+void attention_weights(View4<const BFloat16> q, View4<const BFloat16> k, View3<const float> lse,
+                       const WeightsRequest<float>& weights, const AttentionOptions& options) {
+  weights_alone<BFloat16>(q, k, lse, weights, options);
+}
+void attention_weights(View4<const Float16> q, View4<const Float16> k, View3<const float> lse,
+                       const WeightsRequest<float>& weights, const AttentionOptions& options) {
+  weights_alone<Float16>(q, k, lse, weights, options);
 }
 
 template void check_weights_outputs(const char*, const WeightsRequest<float>&, const AttentionShape&,

@@ -63,4 +63,10 @@ class WeightsPass {
   std::byte* workers_ = nullptr;
 };
 
+// attention_weights() of queries and keys stored in two bytes.
+void attention_weights(View4<const BFloat16> q, View4<const BFloat16> k, View3<const float> lse,
+                       const WeightsRequest<float>& weights, const AttentionOptions& options);
+void attention_weights(View4<const Float16> q, View4<const Float16> k, View3<const float> lse,
+                       const WeightsRequest<float>& weights, const AttentionOptions& options);
+
 }  // namespace multihead

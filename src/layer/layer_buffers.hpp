@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "core/scratch.hpp"
-#include "layer/layer_call.hpp"
+#include "layer/layer_products.hpp"
 
 namespace multihead {
 
@@ -17,18 +17,16 @@ inline std::int64_t chunks(std::int64_t rows, std::int64_t together) { return (r
 template <class T>
 struct LayerBuffers {
   using S = Sum<T>;
-  static constexpr bool kNarrow = !std::is_same_v<T, S>;
-  S *query, *key, *value;     // the inputs, widened: narrow types only
-  S *q, *k, *v, *concat;      // (batch, length, heads side by side)
-  S *extra, *extra_lse;       // attention over the extra keys
+  T *q, *k, *v, *concat;  // (batch, length, heads side by side), rows of q and k a step apart
+  T* extra;               // attention over the extra keys
+  S* extra_lse;
   S* lse;                     // of all keys
   S *lengths, *extra_length;  // (batch, heads, kv_len), (heads, extra_keys)
-  S* products;                // of each worker: rows of a product whose lengths are taken
-  S* output;                  // narrow types only
+  S* of_lengths;              // of each worker that takes lengths: length_elements()
   // Where they are kept: heads' queries and keys before their norms, heads' outputs before gates. lse is then wanted.
-  S *q_projected, *k_projected, *heads_out;
-  std::byte* attention;
-  std::size_t attention_bytes;
+  T *q_projected, *k_projected, *heads_out;
+  std::byte* task_scratch;  // of attention or of products
+  std::size_t task_bytes;
 
   static std::size_t attention_need(const LayerCall<T>& call) {
     const AttentionOptions options = call.attention();
@@ -36,7 +34,10 @@ struct LayerBuffers {
     std::size_t bytes = attention_scratch_bytes(call.shape(call.kv_len), options, weights, call.requests.statistics);
     if (call.layer.e.extra_keys > 0)
       bytes = std::max(bytes, attention_scratch_bytes(call.shape(call.layer.e.extra_keys), plain(options), weights));
-    return round_to_line(bytes);
+    return bytes;
+  }
+  static std::size_t task_need(const LayerCall<T>& call) {
+    return round_to_line(std::max(attention_need(call), projection_bytes(call)));
   }
   // The options that reach the extra keys: none that hides, moves or biases.
   static AttentionOptions plain(const AttentionOptions& options) {
@@ -45,13 +46,27 @@ struct LayerBuffers {
     left.threads = options.threads, left.parallel_for = options.parallel_for, left.target = options.target;
     return left;
   }
-  // For each worker that takes lengths.
-  static std::int64_t product_lines(const LayerCall<T>& call) {
-    return chunks(call.layer.e.out_dim, kRowBlock) * kRowBlock * kValuesTogether;
+  // Values after the out weight; where they are stored in two bytes also the values and a block of the weight, widened.
+  static std::int64_t length_elements(const LayerCall<T>& call) {
+    const MultiHeadExtents& e = call.layer.e;
+    return chunks(e.out_dim, kRowBlock) * kRowBlock * kValuesTogether +
+           (kNarrow<T> ? (kValuesTogether + kRowBlock) * e.value_dim : 0);
   }
   static std::int64_t length_workers(const LayerCall<T>& call) {
     const std::int64_t blocks = std::max<std::int64_t>(call.batch * chunks(call.kv_len, kValuesTogether), 1);
     return std::min<std::int64_t>(call.options.attention.threads, call.layer.e.heads * blocks);
+  }
+
+  // From a row of queries or keys to the next. Those of two bytes that are normed or turned are made as rows of floats,
+  // and rounded to the beginnings of these.
+  static std::int64_t step(const LayerCall<T>& call, const HeadNorm& norm, std::int64_t heads) {
+    return heads * call.layer.e.head_dim * (kNarrow<T> && call.finishes(norm) ? 2 : 1);
+  }
+  static std::int64_t q_step(const LayerCall<T>& call) {
+    return step(call, call.layer.spec.q_norm, call.layer.e.heads);
+  }
+  static std::int64_t k_step(const LayerCall<T>& call) {
+    return step(call, call.layer.spec.k_norm, call.layer.e.kv_heads);
   }
 
   // Calls take(place, elements) for everything in turn.
@@ -60,11 +75,8 @@ struct LayerBuffers {
     const MultiHeadExtents& e = call.layer.e;
     const std::int64_t q_rows = call.batch * call.q_len, kv_rows = call.batch * call.kv_len;
     const bool extras = e.extra_keys > 0, norms = call.wants_lengths();
-    take(query, kNarrow ? q_rows * e.model_dim : 0);
-    take(key, kNarrow && !call.self ? kv_rows * e.kdim : 0);
-    take(value, kNarrow && !call.self ? kv_rows * e.vdim : 0);
-    take(q, q_rows * e.heads * e.head_dim);
-    take(k, kv_rows * e.kv_heads * e.head_dim);
+    take(q, q_rows * q_step(call));
+    take(k, kv_rows * k_step(call));
     take(v, kv_rows * e.kv_heads * e.value_dim);
     take(concat, q_rows * e.heads * e.value_dim);
     take(extra, extras ? q_rows * e.heads * e.value_dim : 0);
@@ -72,8 +84,7 @@ struct LayerBuffers {
     take(lse, extras || call.keep ? q_rows * e.heads : 0);
     take(lengths, norms ? kv_rows * e.heads : 0);
     take(extra_length, norms ? e.extra_keys * e.heads : 0);
-    take(products, norms ? product_lines(call) * length_workers(call) : 0);
-    take(output, kNarrow ? q_rows * e.out_dim : 0);
+    take(of_lengths, norms ? length_elements(call) * length_workers(call) : 0);
     const auto normed = [&](const HeadNorm& norm) { return call.keep && norm.kind != HeadNorm::Kind::none; };
     take(q_projected, normed(call.layer.spec.q_norm) ? q_rows * e.heads * e.head_dim : 0);
     take(k_projected, normed(call.layer.spec.k_norm) ? kv_rows * e.kv_heads * e.head_dim : 0);
@@ -81,17 +92,19 @@ struct LayerBuffers {
   }
 
   static std::size_t bytes(const LayerCall<T>& call) {
-    std::size_t total = attention_need(call);
-    LayerBuffers().each(call, [&](S*&, std::int64_t elements) {
-      total += round_to_line(static_cast<std::size_t>(elements) * sizeof(S));
+    std::size_t total = task_need(call);
+    LayerBuffers().each(call, [&]<class E>(E*&, std::int64_t elements) {
+      total += round_to_line(static_cast<std::size_t>(elements) * sizeof(E));
     });
     return total;
   }
 
   LayerBuffers() = default;
-  LayerBuffers(Scratch& scratch, const LayerCall<T>& call) : attention_bytes(attention_need(call)) {
-    each(call, [&](S*& place, std::int64_t elements) { place = scratch.take<S>(static_cast<std::size_t>(elements)); });
-    attention = scratch.take<std::byte>(attention_bytes);
+  LayerBuffers(Scratch& scratch, const LayerCall<T>& call) : task_bytes(task_need(call)) {
+    each(call, [&]<class E>(E*& place, std::int64_t elements) {
+      place = scratch.take<E>(static_cast<std::size_t>(elements));
+    });
+    task_scratch = scratch.take<std::byte>(task_bytes);
   }
 };
 

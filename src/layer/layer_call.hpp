@@ -20,7 +20,7 @@ struct LayerCall {
   // Attention over the keys of the call, or over the extra ones.
   AttentionShape shape(std::int64_t keys) const {
     const MultiHeadExtents& e = layer.e;
-    return {kTypeOf<Sum<T>>, batch, e.heads, e.kv_heads, q_len, keys, e.head_dim, e.value_dim};
+    return {kTypeOf<T>, batch, e.heads, e.kv_heads, q_len, keys, e.head_dim, e.value_dim};
   }
   // What attention() is asked for: the call's options with the layer's scale, without scratch.
   AttentionOptions attention() const {
@@ -28,6 +28,10 @@ struct LayerCall {
     attention.scratch = {};
     if (!attention.scale) attention.scale = layer.spec.scale;
     return attention;
+  }
+  // Queries or keys go through their sums: they are normed or turned before they are stored.
+  bool finishes(const HeadNorm& norm) const {
+    return norm.kind != HeadNorm::Kind::none || layer.spec.rotary.has_value();
   }
   bool wants_lengths() const {
     return given(requests.norms) || given(requests.weights.norm_weighted) || requests.statistics.norm_weighted.any();

@@ -2,9 +2,11 @@
 // MultiHeadAttention::forward: project, norm and turn each head, attend, join the extra keys, gate, project.
 #include <algorithm>
 #include <array>
+#include <cstring>
 
 #include "core/parallel.hpp"
 #include "core/scratch.hpp"
+#include "kernels/weights.hpp"
 #include "layer/layer_forward.hpp"
 
 namespace multihead {
@@ -23,31 +25,9 @@ struct Forward {
   const MultiHeadExtents& e = call.layer.e;
   const AttentionOptions& options = call.options.attention;
 
-  struct Projection {
-    View3<const S> x;
-    const PackedLinear<S>& w;
-    View3<S> y;
-  };
-
   template <class Body>
   void parallel(std::int64_t count, const Body& body) const {
     parallel_for(count, options.threads, options.parallel_for, body);
-  }
-
-  void project(std::span<const Projection> projections) const {
-    bool all = true;
-    for (const Projection& p : projections) all = all && is_matrix(p.x) && is_matrix(p.y);
-    if (call.batch == 0) return;
-    const auto rows = [all]<class E>(const View3<E>& x, std::int64_t b) {
-      return all ? rows_of(x) : MatrixView<E>(x.data() + b * x.stride(0), {x.extent(1), x.extent(2)}, {x.stride(1), 1});
-    };
-    for (std::int64_t b = 0; b < (all ? 1 : call.batch); ++b) {
-      std::array<Product<S>, 3> products;
-      std::size_t count = 0;
-      for (const Projection& p : projections)
-        products[count++] = {rows(p.x, b), {}, rows(p.y, b), p.w.panels.data(), p.w.bias.data_or_null()};
-      run_products<S>({products.data(), count}, options.threads, options.parallel_for, table, nullptr);
-    }
   }
 
   // body(b, first, last) for blocks of rows of every sequence.
@@ -60,65 +40,110 @@ struct Forward {
     });
   }
 
-  // An input as the products read it: itself, or widened into memory.
-  View3<const S> widened(const View3<const T>& x, [[maybe_unused]] S* memory) const {
-    if constexpr (!Buffers::kNarrow) {
-      return x;
-    } else {
-      const View3<S> wide(memory, x.extents());
-      each_block(x.extent(1), [&](std::int64_t b, std::int64_t first, std::int64_t last) {
-        for (std::int64_t i = first; i < last; ++i)
-          for (std::int64_t c = 0; c < x.extent(2); ++c) wide(b, i, c) = static_cast<S>(x(b, i, c));
-      });
-      return wide;
-    }
+  // The products of the inputs. Queries and keys that are normed or turned are left as sums.
+  void project_inputs() const {
+    const auto& layer = call.layer;
+    std::array<Projection<T, S>, 2> sums{};
+    std::array<Projection<T, T>, 3> stored{};
+    std::size_t summed = 0, kept = 0;
+    const auto add = [&](const View3<const T>& x, const PackedLinear<T>& w, T* y, bool finished) {
+      const std::int64_t batch = x.extent(0), length = x.extent(1);
+      if (kNarrow<T> && finished)
+        sums[summed++] = {x, &w, View3<S>(reinterpret_cast<S*>(y), {batch, length, w.out})};
+      else
+        stored[kept++] = {x, &w, View3<T>(y, {batch, length, w.out})};
+    };
+    add(call.query, layer.q, at.q, call.finishes(layer.spec.q_norm));
+    add(call.key, layer.k, at.k, call.finishes(layer.spec.k_norm));
+    add(call.value, layer.v, at.v, false);
+    project<T, S>(call, table, std::span(sums).first(summed), at.task_scratch);
+    project<T, T>(call, table, std::span(stored).first(kept), at.task_scratch);
   }
 
   // Norm and rotation of the heads of queries or keys, (batch, length, heads * head_dim), as they were kept where they
   // are.
-  void finish_heads(S* x, S* projected, const HeadRows& rows, const PackedNorm<S>& norm) const {
-    const bool normed = norm.norm.kind != HeadNorm::Kind::none;
+  void finish_heads(T* x, T* projected, const HeadRows& rows, const PackedNorm<S>& norm) const {
+    if (!call.finishes(norm.norm)) return;
+    S* const sums = reinterpret_cast<S*>(x);
     const std::int64_t width = rows.heads * e.head_dim;
-    if (normed)
+    if (norm.norm.kind != HeadNorm::Kind::none)
       each_block(rows.length, [&](std::int64_t b, std::int64_t first, std::int64_t last) {
-        S* const from = x + (b * rows.length + first) * width;
-        if (call.keep) std::copy_n(from, (last - first) * width, projected + (from - x));
+        S* const from = sums + (b * rows.length + first) * width;
+        if constexpr (!kNarrow<T>)
+          if (call.keep) std::copy_n(from, (last - first) * width, projected + (from - sums));
         const VectorGrid<S> grid{from, width, e.head_dim, last - first, rows.heads};
         table.kernels<S>().normalise({grid, e.head_dim, norm.norm.kind == HeadNorm::Kind::layer,
                                       static_cast<S>(norm.norm.eps), norm.weight.data_or_null(),
                                       norm.bias.data_or_null()});
       });
-    turn_heads(call, table, x, rows, false);
+    turn_heads(call, table, sums, rows, false);
+    if constexpr (kNarrow<T>) store_heads(sums, rows);
   }
 
-  // (batch, length, heads * width) as (batch, heads, length, width).
-  template <class E>
-  View4<E> split(E* x, std::int64_t length, std::int64_t heads, std::int64_t width) const {
-    const std::int64_t row = heads * width;
-    return {x, {call.batch, heads, length, width}, {length * row, width, row, 1}};
+  // Rows of sums rounded to T where they are, each to the first bytes of its own: heads are read before the bytes that
+  // they take are written, through memory of their own, since the two types may not be read as each other.
+  void store_heads(S* sums, const HeadRows& rows) const {
+    const std::int64_t width = rows.heads * e.head_dim;
+    each_block(rows.length, [&](std::int64_t b, std::int64_t first, std::int64_t last) {
+      std::array<T, kMaxHeadDim> head;
+      for (std::int64_t row = b * rows.length + first; row < b * rows.length + last; ++row)
+        for (std::int64_t c = 0; c < width; c += e.head_dim) {
+          const S* const from = sums + row * width + c;
+          for (std::int64_t i = 0; i < e.head_dim; ++i) head[static_cast<std::size_t>(i)] = T(from[i]);
+          std::memcpy(reinterpret_cast<std::byte*>(sums + row * width) + c * std::int64_t{sizeof(T)}, head.data(),
+                      static_cast<std::size_t>(e.head_dim) * sizeof(T));
+        }
+    });
   }
-  View4<S> heads_out(S* x) const { return split<S>(x, call.q_len, e.heads, e.value_dim); }
-  View4<const S> queries() const { return split<const S>(at.q, call.q_len, e.heads, e.head_dim); }
-  View4<const S> keys() const { return split<const S>(at.k, call.kv_len, e.kv_heads, e.head_dim); }
-  View4<const S> values() const { return split<const S>(at.v, call.kv_len, e.kv_heads, e.value_dim); }
-  View4<const S> extra(const Buffer<S>& rows, std::int64_t width) const {
+
+  // (batch, length, heads * width), rows a step apart, as (batch, heads, length, width).
+  template <class E>
+  View4<E> split(E* x, std::int64_t length, std::int64_t heads, std::int64_t width, std::int64_t step) const {
+    return {x, {call.batch, heads, length, width}, {length * step, width, step, 1}};
+  }
+  View4<T> heads_out(T* x) const { return split<T>(x, call.q_len, e.heads, e.value_dim, e.heads * e.value_dim); }
+  View4<const T> queries() const {
+    return split<const T>(at.q, call.q_len, e.heads, e.head_dim, Buffers::q_step(call));
+  }
+  View4<const T> keys() const {
+    return split<const T>(at.k, call.kv_len, e.kv_heads, e.head_dim, Buffers::k_step(call));
+  }
+  View4<const T> values() const {
+    return split<const T>(at.v, call.kv_len, e.kv_heads, e.value_dim, e.kv_heads * e.value_dim);
+  }
+  View4<const T> extra(const Buffer<T>& rows, std::int64_t width) const {
     return {rows.data(), {call.batch, e.kv_heads, e.extra_keys, width}, {0, e.extra_keys * width, width, 1}};
   }
 
-  // norms[j * norm_stride] = |gate| x the length of value j after head h's rows of the out weight, for a few values.
-  void value_lengths(const VectorGrid<const S>& v, std::int64_t h, S* products, S* norms) const {
-    const PackedLinear<S>& out = call.layer.out;
+  // norms[j] = |gate| x the length of value j after head h's rows of the out weight, for a few values. memory:
+  // length_elements().
+  void value_lengths(const VectorGrid<const T>& v, std::int64_t h, S* memory, S* norms) const {
+    const PackedLinear<T>& out = call.layer.out;
     const std::int64_t stride = chunks(out.out, kRowBlock) * kRowBlock;
-    for (std::int64_t column = 0; column < out.out; column += kRowBlock) {
-      MatmulTask<S> task{};
+    MatmulTask<S> task{};
+    task.rows = v.rows, task.inner = e.value_dim, task.c_stride = stride;
+    if constexpr (kNarrow<T>) {
+      S* const wide = memory + stride * kValuesTogether;
+      for (std::int64_t j = 0; j < v.rows; ++j)
+        for (std::int64_t c = 0; c < e.value_dim; ++c)
+          wide[j * e.value_dim + c] = static_cast<S>(v.data[j * v.row_stride + c]);
+      task.a = wide, task.a_stride = e.value_dim;
+    } else {
       task.a = v.data, task.a_stride = v.row_stride;
-      task.packed = out.panels.data() + column * out.in + h * e.value_dim * kRowBlock;
-      task.c = products + column, task.c_stride = stride;
-      task.rows = v.rows, task.inner = e.value_dim;
+    }
+    for (std::int64_t column = 0; column < out.out; column += kRowBlock) {
+      if constexpr (kNarrow<T>) {
+        S* const lines = memory + stride * kValuesTogether + e.value_dim * kValuesTogether;
+        widen_lines(out, column, h * e.value_dim, e.value_dim, lines);
+        task.packed = lines;
+      } else {
+        task.packed = out.panels.data() + column * out.in + h * e.value_dim * kRowBlock;
+      }
+      task.c = memory + column;
       task.columns = static_cast<int>(std::min<std::int64_t>(kRowBlock, out.out - column));
       table.kernels<S>().matmul(task);
     }
-    table.kernels<S>().lengths({{products, stride, 0, v.rows, 1}, out.out, norms, 1});
+    table.kernels<S>().lengths({{memory, stride, 0, v.rows, 1}, out.out, norms, 1});
     if (call.options.gates.empty()) return;
     const S gate = static_cast<S>(call.options.gates[static_cast<std::size_t>(h)]);
     for (std::int64_t j = 0; j < v.rows; ++j) norms[j] *= gate < 0 ? -gate : gate;
@@ -128,17 +153,17 @@ struct Forward {
   void all_lengths() const {
     if (!call.wants_lengths()) return;
     const std::int64_t ratio = e.heads / e.kv_heads, blocks = chunks(call.kv_len, kValuesTogether);
-    const std::int64_t width = e.kv_heads * e.value_dim, lines = Buffers::product_lines(call);
+    const std::int64_t width = e.kv_heads * e.value_dim, each = Buffers::length_elements(call);
     parallel(call.batch * e.heads * blocks, [&](int worker, std::int64_t index) {
       const std::int64_t b = index / blocks / e.heads, h = index / blocks % e.heads;
       const std::int64_t first = index % blocks * kValuesTogether;
-      const VectorGrid<const S> v{at.v + (b * call.kv_len + first) * width + h / ratio * e.value_dim, width, 0,
+      const VectorGrid<const T> v{at.v + (b * call.kv_len + first) * width + h / ratio * e.value_dim, width, 0,
                                   std::min(kValuesTogether, call.kv_len - first), 1};
-      value_lengths(v, h, at.products + worker * lines, at.lengths + (b * e.heads + h) * call.kv_len + first);
+      value_lengths(v, h, at.of_lengths + worker * each, at.lengths + (b * e.heads + h) * call.kv_len + first);
     });
     parallel(e.extra_keys > 0 ? e.heads : 0, [&](int worker, std::int64_t h) {
-      const S* v = call.layer.extra_v.data() + h / ratio * e.extra_keys * e.value_dim;
-      value_lengths({v, e.value_dim, 0, e.extra_keys, 1}, h, at.products + worker * lines,
+      const T* v = call.layer.extra_v.data() + h / ratio * e.extra_keys * e.value_dim;
+      value_lengths({v, e.value_dim, 0, e.extra_keys, 1}, h, at.of_lengths + worker * each,
                     at.extra_length + h * e.extra_keys);
     });
   }
@@ -177,7 +202,7 @@ struct Forward {
 
   void attend() const {
     AttentionOptions attend_options = call.attention();
-    attend_options.scratch = {at.attention, at.attention_bytes};
+    attend_options.scratch = {at.task_scratch, at.task_bytes};
     const View3<const S> lengths(at.lengths, {call.batch, e.heads, call.kv_len});
     const std::array<std::int64_t, 3> rows{call.batch, e.heads, call.q_len};
     const View3<S> lse(at.lse, rows);
@@ -191,12 +216,11 @@ struct Forward {
     AttentionOptions extra_options = Buffers::plain(attend_options);
     extra_options.scratch = attend_options.scratch;
     const View3<S> extra_lse(at.extra_lse, rows);
-    const View4<S> own = heads_out(at.concat), other = heads_out(at.extra);
-    const View4<const S> extra_keys = extra(call.layer.extra_k, e.head_dim);
-    attention(queries(), keys(), values(), own, lse, attend_options);
-    attention(queries(), extra_keys, extra(call.layer.extra_v, e.value_dim), other, extra_lse, extra_options);
-    merge(View4<const S>(own), View3<const S>(lse), View4<const S>(other), View3<const S>(extra_lse), own, lse,
-          options.target);
+    const View4<const T> extra_keys = extra(call.layer.extra_k, e.head_dim);
+    attention(queries(), keys(), values(), heads_out(at.concat), lse, attend_options);
+    attention(queries(), extra_keys, extra(call.layer.extra_v, e.value_dim), heads_out(at.extra), extra_lse,
+              extra_options);
+    join(lse, extra_lse);
     if (call.requests.weights.any()) {
       const View3<const S> norms(at.extra_length, {call.batch, e.heads, e.extra_keys}, {0, e.extra_keys, 1});
       attention_weights(queries(), keys(), View3<const S>(lse), columns(0, call.kv_len, lengths), attend_options);
@@ -204,6 +228,33 @@ struct Forward {
                         extra_options);
     }
     hand_out_lse(lse);
+  }
+
+  // Attention over the keys of the call and over the extra ones becomes attention over both, in the place of the first.
+  void join(const View3<S>& lse, const View3<S>& extra_lse) const {
+    if constexpr (!kNarrow<T>) {
+      const View4<T> own = heads_out(at.concat), other = heads_out(at.extra);
+      merge(View4<const T>(own), View3<const S>(lse), View4<const T>(other), View3<const S>(extra_lse), own, lse,
+            options.target);
+    } else {
+      each_block(call.q_len, [&](std::int64_t b, std::int64_t first, std::int64_t last) {
+        std::array<S, kMaxHeadDim> own, other;
+        for (std::int64_t i = first; i < last; ++i)
+          for (std::int64_t h = 0; h < e.heads; ++h) {
+            T* const row = at.concat + ((b * call.q_len + i) * e.heads + h) * e.value_dim;
+            const T* const of_extra = at.extra + (row - at.concat);
+            const auto widen = [](T x) { return static_cast<S>(x); };
+            std::transform(row, row + e.value_dim, own.data(), widen);
+            std::transform(of_extra, of_extra + e.value_dim, other.data(), widen);
+            MergeTask<S> task{};
+            task.out_a = task.out = own.data(), task.out_b = other.data();
+            task.lse_a = task.lse = &lse(b, h, i), task.lse_b = &extra_lse(b, h, i);
+            task.rows = 1, task.value_dim = e.value_dim;
+            table.kernels<S>().merge(task);
+            std::transform(own.data(), own.data() + e.value_dim, row, [](S x) { return T(x); });
+          }
+      });
+    }
   }
 
   void hand_out_lse(const View3<S>& lse) const {
@@ -221,45 +272,27 @@ struct Forward {
     each_block(call.q_len, [&](std::int64_t b, std::int64_t first, std::int64_t last) {
       for (std::int64_t i = first; i < last; ++i)
         for (std::int64_t h = 0; h < e.heads; ++h) {
-          S* row = at.concat + ((b * call.q_len + i) * e.heads + h) * e.value_dim;
-          if (asked) std::copy_n(row, e.value_dim, &call.requests.heads(b, h, i, 0));
+          T* const row = at.concat + ((b * call.q_len + i) * e.heads + h) * e.value_dim;
+          if (asked)
+            std::transform(row, row + e.value_dim, &call.requests.heads(b, h, i, 0),
+                           [](T x) { return static_cast<S>(x); });
           if (keep) std::copy_n(row, e.value_dim, at.heads_out + (row - at.concat));
           if (call.options.gates.empty()) continue;
           const S gate = static_cast<S>(call.options.gates[static_cast<std::size_t>(h)]);
-          for (std::int64_t c = 0; c < e.value_dim; ++c) row[c] *= gate;
+          for (std::int64_t c = 0; c < e.value_dim; ++c) row[c] = T(static_cast<S>(row[c]) * gate);
         }
     });
   }
 
   void write_output() const {
-    const View3<const S> concat(at.concat, {call.batch, call.q_len, e.heads * e.value_dim});
-    if constexpr (!Buffers::kNarrow) {
-      const Projection last{concat, call.layer.out, call.output};
-      project({&last, 1});
-    } else {
-      const View3<S> wide(at.output, {call.batch, call.q_len, e.out_dim});
-      const Projection last{concat, call.layer.out, wide};
-      project({&last, 1});
-      each_block(call.q_len, [&](std::int64_t b, std::int64_t first, std::int64_t end) {
-        for (std::int64_t i = first; i < end; ++i)
-          for (std::int64_t c = 0; c < e.out_dim; ++c) call.output(b, i, c) = T(wide(b, i, c));
-      });
-    }
+    const View3<const T> concat(at.concat, {call.batch, call.q_len, e.heads * e.value_dim});
+    const Projection<T, T> last{concat, &call.layer.out, call.output};
+    project<T, T>(call, table, {&last, 1}, at.task_scratch);
   }
 
   void run() const {
-    const View3<const S> query = widened(call.query, at.query);
-    const View3<const S> key = call.self ? query : widened(call.key, at.key);
-    const View3<const S> value = call.self ? query : widened(call.value, at.value);
-    const std::array<std::int64_t, 2> q_rows{call.batch, call.q_len}, kv_rows{call.batch, call.kv_len};
-    const auto target = [](S* y, const std::array<std::int64_t, 2>& rows, const PackedLinear<S>& w) {
-      return View3<S>(y, {rows[0], rows[1], w.out});
-    };
     const auto& layer = call.layer;
-    const std::array<Projection, 3> projections{Projection{query, layer.q, target(at.q, q_rows, layer.q)},
-                                                Projection{key, layer.k, target(at.k, kv_rows, layer.k)},
-                                                Projection{value, layer.v, target(at.v, kv_rows, layer.v)}};
-    project(projections);
+    project_inputs();
     finish_heads(at.q, at.q_projected, {call.q_len, e.heads, call.options.q_positions}, layer.q_norm);
     finish_heads(at.k, at.k_projected, {call.kv_len, e.kv_heads, call.options.k_positions}, layer.k_norm);
     all_lengths();

@@ -24,16 +24,6 @@ bool is_self(const View3<const T>& query, const View3<const T>& key, const View3
   return same(key) && same(value);
 }
 
-// The batch as one matrix of rows, where strides let it be one.
-template <class E>
-bool is_matrix(const View3<E>& x) {
-  return x.extent(0) <= 1 || x.extent(1) <= 1 || x.stride(0) == x.extent(1) * x.stride(1);
-}
-template <class E>
-MatrixView<E> rows_of(const View3<E>& x) {
-  return {x.data(), {x.extent(0) * x.extent(1), x.extent(2)}, {x.extent(1) == 1 ? x.stride(0) : x.stride(1), 1}};
-}
-
 // Queries or keys, (batch, length, heads * head_dim), and their positions as a call gives them, or none.
 struct HeadRows {
   std::int64_t length, heads;

@@ -118,7 +118,7 @@ struct Reader {
       fail(ErrorCode::bad_option, std::string(kLayer) + ": only one of bias_k and bias_v is given; both or neither");
   }
 
-  void pack(Part part, PackedLinear<Sum<T>>& packed) const {
+  void pack(Part part, PackedLinear<T>& packed) const {
     const auto& [weight, bias, name] = part == Part::q   ? std::tuple{w.q, w.q_bias, "q"}
                                        : part == Part::k ? std::tuple{w.k, w.k_bias, "k"}
                                                          : std::tuple{w.v, w.v_bias, "v"};
@@ -163,15 +163,15 @@ struct Reader {
 };
 
 // The extra keys of each kv head, (kv_heads, keys, width): the learned one, then zeros.
-template <class S, class T>
+template <class T>
 void read_extra_rows(std::span<const T> learned, std::int64_t kv_heads, std::int64_t keys, std::int64_t width,
-                     Buffer<S>& rows) {
+                     Buffer<T>& rows) {
   rows.reserve(kv_heads * keys * width, kLayer);
-  std::fill_n(rows.data(), rows.size(), S(0));
+  std::fill_n(rows.data(), rows.size(), T(0));
   if (learned.empty()) return;
   for (std::int64_t h = 0; h < kv_heads; ++h)
     for (std::int64_t c = 0; c < width; ++c)
-      rows.data()[h * keys * width + c] = static_cast<S>(learned[static_cast<std::size_t>(h * width + c)]);
+      rows.data()[h * keys * width + c] = learned[static_cast<std::size_t>(h * width + c)];
 }
 
 template <class State>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a MultiHeadAttention holds: its extents, and its parameters widened to the type of the sums and packed.
+// What a MultiHeadAttention holds: its extents, and its parameters packed. Weights and extra keys are stored as T, what
+// is added to sums or multiplied onto them as Sum<T>.
 #pragma once
 
 #include <vector>
@@ -21,10 +22,10 @@ template <class T>
 struct MultiHeadAttention<T>::State {
   MultiHeadSpec spec;
   MultiHeadExtents e;
-  PackedLinear<Sum<T>> q, k, v, out;
+  PackedLinear<T> q, k, v, out;
   PackedNorm<Sum<T>> q_norm, k_norm;
-  Buffer<Sum<T>> extra_k, extra_v;  // (kv_heads, extra_keys, head_dim), (kv_heads, extra_keys, value_dim)
-  Buffer<Sum<T>> cos, sin;          // (max_positions, rotary_dim / 2)
+  Buffer<T> extra_k, extra_v;  // (kv_heads, extra_keys, head_dim), (kv_heads, extra_keys, value_dim)
+  Buffer<Sum<T>> cos, sin;     // (max_positions, rotary_dim / 2)
   std::int64_t rotary_half = 0;
   std::vector<std::int64_t> positions;  // 0, 1, .. max_positions - 1
 };

@@ -36,6 +36,41 @@ AttentionOptions attention_options(const LayerOptions& options) {
   return attention;
 }
 
+// How much of it a call takes, found once.
+template <class T>
+struct BufferSizes {
+  std::size_t worker, workers;  // bytes of one, and as many as the widest step has tasks for
+  std::size_t pass = 0;         // bytes of a pass over all rows, only where weights are asked for
+  bool weights;
+
+  BufferSizes(const Extents& e, const KernelTable& table, int threads, bool wants_weights) : weights(wants_weights) {
+    const TaskNeeds needs{.head_dim = e.qk_width / e.heads, .value_dim = e.v_width / e.heads, .type = kTypeOf<T>};
+    worker = round_to_line(attention_scratch_elements(needs) * sizeof(T));
+    if (table.tiles) {  // a task needs more, and keeps blocks for the next
+      const AttentionShape shape = e.attention(kTypeOf<T>);
+      const AttentionOptions options{.target = e.target};
+      worker = Schedule<T>(shape, options).task_bytes(false);
+    }
+    worker = std::max(worker, product_scratch<T>());
+    const std::int64_t blocks = blocks_of(e.n);
+    const std::int64_t projections = 2 * product_tasks(e.n, e.qk_width) + product_tasks(e.n, e.v_width);
+    const std::int64_t most = std::max({e.heads * blocks, projections, product_tasks(e.n, e.out_dim)});
+    workers = static_cast<std::size_t>(std::min<std::int64_t>(threads, most));
+    if (!weights) return;
+    AttentionOptions options;  // each head by itself is the most that a pass may take
+    options.threads = threads;
+    options.target = e.target;
+    pass = WeightsPass<T>(e.attention(kTypeOf<T>), options, {}).bytes();
+  }
+  std::size_t bytes(const Extents& e) const {
+    const auto lines = [](std::int64_t elements) {
+      return round_to_line(static_cast<std::size_t>(elements) * sizeof(T));
+    };
+    return 2 * lines(e.n * e.qk_width) + 2 * lines(e.n * e.v_width) + (weights ? 2 * lines(e.heads * e.n) : 0) +
+           workers * worker + pass;
+  }
+};
+
 // Where one call keeps what lies between X and the output.
 template <class T>
 struct Buffers {
@@ -45,45 +80,14 @@ struct Buffers {
   std::byte* task_scratch;  // for each worker
   std::byte* weights_pass;  // only where weights are asked for
 
-  static std::size_t worker_bytes(const Extents& e) {
-    const TaskNeeds needs{.head_dim = e.qk_width / e.heads, .value_dim = e.v_width / e.heads, .type = kTypeOf<T>};
-    std::size_t bytes = round_to_line(attention_scratch_elements(needs) * sizeof(T));
-    if (choose_kernels(e.target).tiles) {  // a task needs more, and keeps blocks for the next
-      const AttentionShape shape = e.attention(kTypeOf<T>);
-      const AttentionOptions options{.target = e.target};
-      bytes = Schedule<T>(shape, options).task_bytes(false);
-    }
-    return std::max(bytes, product_scratch<T>());
-  }
-  // Of a pass over all rows; each head by itself is the most it may take.
-  static std::size_t pass_bytes(const Extents& e, int threads, bool weights) {
-    AttentionOptions options;
-    options.threads = threads;
-    options.target = e.target;
-    return weights ? WeightsPass<T>(e.attention(kTypeOf<T>), options, {}).bytes() : 0;
-  }
-  // As many as the widest step has tasks for.
-  static std::size_t workers(const Extents& e, int threads) {
-    const std::int64_t blocks = blocks_of(e.n);
-    const std::int64_t projections = 2 * product_tasks(e.n, e.qk_width) + product_tasks(e.n, e.v_width);
-    const std::int64_t most = std::max({e.heads * blocks, projections, product_tasks(e.n, e.out_dim)});
-    return static_cast<std::size_t>(std::min<std::int64_t>(threads, most));
-  }
-  static std::size_t bytes(const Extents& e, int threads, bool weights) {
-    const auto lines = [](std::int64_t elements) {
-      return round_to_line(static_cast<std::size_t>(elements) * sizeof(T));
-    };
-    return 2 * lines(e.n * e.qk_width) + 2 * lines(e.n * e.v_width) + (weights ? 2 * lines(e.heads * e.n) : 0) +
-           workers(e, threads) * worker_bytes(e) + pass_bytes(e, threads, weights);
-  }
-  Buffers(Scratch& scratch, const Extents& e, int threads, bool weights) {
+  Buffers(Scratch& scratch, const Extents& e, const BufferSizes<T>& sizes) {
     const auto take = [&](std::int64_t elements) { return scratch.take<T>(static_cast<std::size_t>(elements)); };
     q = take(e.n * e.qk_width), k = take(e.n * e.qk_width);
     v = take(e.n * e.v_width), concat = take(e.n * e.v_width);
-    row_max = weights ? take(e.heads * e.n) : nullptr;
-    row_sum = weights ? take(e.heads * e.n) : nullptr;
-    task_scratch = scratch.take<std::byte>(workers(e, threads) * worker_bytes(e));
-    weights_pass = scratch.take<std::byte>(pass_bytes(e, threads, weights));
+    row_max = sizes.weights ? take(e.heads * e.n) : nullptr;
+    row_sum = sizes.weights ? take(e.heads * e.n) : nullptr;
+    task_scratch = scratch.take<std::byte>(sizes.workers * sizes.worker);
+    weights_pass = scratch.take<std::byte>(sizes.pass);
   }
 };
 
@@ -149,8 +153,9 @@ void check_result(const char* function, std::span<const Operand> operands, const
   const Operand &output = operands[0], &last = operands.back();
   check_matrix(function, output);
   check_equal(function, output.name, "has rows", output.extents[0], "X has", e.n);
-  check_equal(function, output.name, "has columns", output.extents[1], std::string(last.name) + " has",
-              last.extents[1]);
+  if (output.extents[1] != last.extents[1])  // only then the words are put together
+    check_equal(function, output.name, "has columns", output.extents[1], std::string(last.name) + " has",
+                last.extents[1]);
   check_writable(function, output);
   for (const Operand& input : operands.subspan(1)) check_apart(function, output, input);
 }
@@ -235,8 +240,9 @@ void multi_head(const Projections<T>& in, MatrixView<const T> Wo, int num_heads,
 
   const KernelTable& table = choose_kernels(options.target);
   const bool wants_weights = weights.per_head.data() || weights.mean.data();
-  Scratch scratch(Buffers<T>::bytes(e, options.threads, wants_weights), options.scratch, kMultiHead);
-  const Buffers<T> buffers(scratch, e, options.threads, wants_weights);
+  const BufferSizes<T> sizes(e, table, options.threads, wants_weights);
+  Scratch scratch(sizes.bytes(e), options.scratch, kMultiHead);
+  const Buffers<T> buffers(scratch, e, sizes);
   const MatrixView<T> concat(buffers.concat, {e.n, e.v_width});
   run_heads(in, e, options, table, buffers, concat, weights);
   const Product<T> last{concat, Wo, output};
@@ -262,8 +268,9 @@ void one_head(const Projections<T>& in, MatrixView<T> output, const LayerOptions
   check_weights_out<T>(kOneHead, asked, e, operands, "weights");
   const KernelTable& table = choose_kernels(options.target);
   const bool wants_weights = weights.data();
-  Scratch scratch(Buffers<T>::bytes(e, options.threads, wants_weights), options.scratch, kOneHead);
-  const Buffers<T> buffers(scratch, e, options.threads, wants_weights);
+  const BufferSizes<T> sizes(e, table, options.threads, wants_weights);
+  Scratch scratch(sizes.bytes(e), options.scratch, kOneHead);
+  const Buffers<T> buffers(scratch, e, sizes);
   run_heads<T>(in, e, options, table, buffers, output, asked);
 }
 
@@ -330,9 +337,9 @@ std::size_t multi_head_attention_scratch_bytes(std::size_t element_size, std::in
   check_between(kName, "model_dim", model_dim, 0, std::int64_t{1} << 44);
   check_between(kName, "out_dim", out_dim, 0, std::int64_t{1} << 44);
   check_extents(kName, e, options.threads);
-  choose_kernels(options.target);
-  return (element_size == sizeof(float) ? Buffers<float>::bytes(e, options.threads, weights)
-                                        : Buffers<double>::bytes(e, options.threads, weights)) +
+  const KernelTable& table = choose_kernels(options.target);
+  return (element_size == sizeof(float) ? BufferSizes<float>(e, table, options.threads, weights).bytes(e)
+                                        : BufferSizes<double>(e, table, options.threads, weights).bytes(e)) +
          kCacheLine;
 }
 

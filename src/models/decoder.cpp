@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "models/decoder_call.hpp"
+#include "models/factors.hpp"
 #include "models/workspace.hpp"
 
 namespace multihead {
@@ -53,13 +54,16 @@ View4<T> heads_of(T* rows, std::int64_t width, std::int64_t first, std::array<st
   return {rows + first, {1, heads, tokens, head_dim}, {0, head_dim, width, 1}};
 }
 
-// One call at work. x: the hidden states; n: their norms, then what a layer adds to them.
+// One call at work. x: the hidden states; n: their norms, then what a layer adds to them. T: what products multiply.
+template <class T>
 struct Forward {
   const DecoderCall& call;
+  const DecoderMaps<T>& maps;
   FloatRows x, n, qkv, a;               // a: what the heads give
   FloatRows middle, gate;               // between the feed-forward layer's products
   FloatRows cos, sin;                   // of each token's position
   float* narrow;                        // qkv and a once more, in the cache's type where that is of two bytes
+  T* entering;                          // what enters a product, where T is not float
   std::vector<std::int64_t> rows = {};  // 0, 1, 2 .., of cos and sin
   const DecoderExtents& e = call.decoder.e;
   const std::int64_t tokens = call.tokens();
@@ -85,7 +89,7 @@ struct Forward {
 
   AttentionOptions attention_options(std::size_t layer) const {
     AttentionOptions options;
-    options.scale = call.decoder.layers[layer].scale;
+    options.scale = maps.layers[layer].scale;
     options.causal = true;
     options.cu_seqlens_q = call.starts;
     options.threads = call.options.threads;
@@ -95,11 +99,11 @@ struct Forward {
   }
 
   // Appends the keys and values that lie at from, and attends with its queries.
-  template <class T>
-  void through_cache(T* from, T* to, std::size_t layer) const {
+  template <class S>
+  void through_cache(S* from, S* to, std::size_t layer) const {
     const std::int64_t width = qkv.extent(1), number = static_cast<std::int64_t>(layer);
     const auto part = [&](std::int64_t first, std::int64_t heads) {
-      return View4<const T>(heads_of(from, width, first, {heads, tokens, e.head_dim}));
+      return View4<const S>(heads_of(from, width, first, {heads, tokens, e.head_dim}));
     };
     call.cache.append(number, call.input.sequences, part(q_width, e.kv_heads), part(q_width + kv_width, e.kv_heads),
                       call.starts);
@@ -107,19 +111,26 @@ struct Forward {
               heads_of(to, q_width, 0, {e.heads, tokens, e.head_dim}), {}, attention_options(layer));
   }
 
-  template <class T>
+  template <class S>
   void through_narrow_cache(std::size_t layer) const {
-    T* const from = reinterpret_cast<T*>(narrow);
-    T* const to = from + tokens * qkv.extent(1);
+    S* const from = reinterpret_cast<S*>(narrow);
+    S* const to = from + tokens * qkv.extent(1);
     convert(qkv.data(), tokens * qkv.extent(1), from);
     through_cache(from, to, layer);
     convert(to, tokens * q_width, a.data());
   }
 
+  MatrixView<const T> entered(const FloatRows& from) const { return factors(from, entering); }
+
+  void product(const Linear<T>& map, const MatrixView<const T>& from, const FloatRows& to,
+               Activation activation = Activation::none) const {
+    map.forward(from, to, activation, call.options);
+  }
+
   void attend(std::size_t layer) const {
-    const DecoderLayer& weights = call.decoder.layers[layer];
+    const DecoderLayer<T>& weights = maps.layers[layer];
     row_norm(x, {}, weights.attention_norm.row_norm(), n, call.options);
-    weights.qkv.forward(n, qkv, Activation::none, call.options);
+    product(weights.qkv, entered(n), qkv);
     if (!call.decoder.positions) rotate(0, e.heads), rotate(q_width, e.kv_heads);
     switch (call.cache.spec().storage) {
       case KvStorage::bfloat16:
@@ -131,22 +142,23 @@ struct Forward {
       default:
         through_cache(qkv.data(), a.data(), layer);
     }
-    weights.out.forward(a, n, Activation::none, call.options);
+    product(weights.out, entered(a), n);
     add(x, n);
   }
 
-  void feed_forward(const DecoderLayer& weights) const {
+  void feed_forward(const DecoderLayer<T>& weights) const {
     row_norm(x, {}, weights.feed_norm.row_norm(), n, call.options);
     for (std::int64_t first = 0; first < tokens; first += middle.extent(0)) {
       const std::int64_t count = std::min(middle.extent(0), tokens - first);
       const FloatRows in = rows_of(n, first, count), between = rows_of(middle, 0, count);
-      weights.up.forward(in, between, weights.gate ? Activation::none : call.decoder.activation, call.options);
+      const MatrixView<const T> from = entered(in);
+      product(weights.up, from, between, weights.gate ? Activation::none : call.decoder.activation);
       if (weights.gate) {
         const FloatRows gates = rows_of(gate, 0, count);
-        weights.gate->forward(in, gates, call.decoder.activation, call.options);
+        product(*weights.gate, from, gates, call.decoder.activation);
         multiply(between, gates);
       }
-      weights.down.forward(between, in, Activation::none, call.options);  // the rows' norms are used up
+      product(weights.down, entered(between), in);  // the rows' norms are used up
     }
     add(x, n);
   }
@@ -163,7 +175,7 @@ struct Forward {
     const RowNorm<float> norm = call.decoder.last_norm.row_norm();
     if (call.requests.every_logit.data()) {
       row_norm(x, {}, norm, n, call.options);
-      call.decoder.head.forward(n, call.requests.every_logit, Activation::none, call.options);
+      product(maps.head, entered(n), call.requests.every_logit);
     }
     if (!call.logits.data()) return;
     const auto sequences = static_cast<std::int64_t>(call.starts.size()) - 1;
@@ -171,7 +183,7 @@ struct Forward {
     for (std::int64_t s = 0; s < sequences; ++s)
       copy_rows(rows_of(x, call.starts[static_cast<std::size_t>(s) + 1] - 1, 1), rows_of(last, s, 1));
     row_norm(last, {}, norm, last, call.options);
-    call.decoder.head.forward(last, call.logits, Activation::none, call.options);
+    product(maps.head, entered(last), call.logits);
   }
 
   void run() {
@@ -181,9 +193,9 @@ struct Forward {
       const DefaultArithmetic arithmetic;
       embed();
       hand_out(0);
-      for (std::size_t layer = 0; layer < call.decoder.layers.size(); ++layer) {
+      for (std::size_t layer = 0; layer < maps.layers.size(); ++layer) {
         attend(layer);
-        feed_forward(call.decoder.layers[layer]);
+        feed_forward(maps.layers[layer]);
         hand_out(static_cast<std::int64_t>(layer) + 1);
       }
       speak();
@@ -196,29 +208,38 @@ std::int64_t narrow_floats(KvStorage storage, std::int64_t count) {
   return storage == KvStorage::bfloat16 || storage == KvStorage::float16 ? (count + 1) / 2 : 0;
 }
 
+template <class T>
+void run(const DecoderCall& call, const DecoderMaps<T>& maps) {
+  const DecoderExtents& e = call.decoder.e;
+  const std::int64_t tokens = call.tokens(), q_width = e.heads * e.head_dim;
+  const std::int64_t qkv_width = q_width + 2 * e.kv_heads * e.head_dim;
+  const std::int64_t together = std::min(tokens, kRowsTogether * call.options.threads);
+  const std::int64_t gated = maps.layers.front().gate ? together : 0, turned = call.decoder.positions ? 0 : tokens;
+  const std::int64_t narrow = narrow_floats(call.cache.spec().storage, tokens * (qkv_width + q_width));
+  const std::int64_t entering =
+      kRounds<T> ? std::max(tokens * std::max(e.model_dim, q_width), together * e.intermediate_dim) : 0;
+  Workspace workspace(kDecoder, static_cast<std::size_t>(tokens * (2 * e.model_dim + qkv_width + q_width) +
+                                                         (together + gated) * e.intermediate_dim + turned * e.head_dim +
+                                                         narrow + Workspace::floats_of<T>(entering)));
+  const FloatRows x = workspace.take(tokens, e.model_dim), n = workspace.take(tokens, e.model_dim);
+  const FloatRows qkv = workspace.take(tokens, qkv_width), a = workspace.take(tokens, q_width);
+  const FloatRows middle = workspace.take(together, e.intermediate_dim),
+                  gate = workspace.take(gated, e.intermediate_dim);
+  const FloatRows cos = workspace.take(turned, e.head_dim / 2), sin = workspace.take(turned, e.head_dim / 2);
+  float* const in_cache_type = workspace.take(1, narrow).data();
+  Forward<T>{call, maps, x, n, qkv, a, middle, gate, cos, sin, in_cache_type, workspace.take<T>(1, entering).data()}
+      .run();
+}
+
 }  // namespace
 
 void Decoder::forward(const DecoderInput& input, KvCache& cache, MatrixView<float> logits, const LayerOptions& options,
                       const DecoderRequests& requests) const {
   DecoderCall call{*state_, input, cache, logits, options, requests};
   call.check();
-  const DecoderExtents& e = state_->e;
-  const std::int64_t tokens = call.tokens(), q_width = e.heads * e.head_dim;
-  if (tokens == 0) return;
-  const std::int64_t qkv_width = q_width + 2 * e.kv_heads * e.head_dim;
-  const std::int64_t together = std::min(tokens, kRowsTogether * options.threads);
-  const std::int64_t gated = state_->layers.front().gate ? together : 0, turned = state_->positions ? 0 : tokens;
-  const std::int64_t narrow = narrow_floats(cache.spec().storage, tokens * (qkv_width + q_width));
-  Workspace workspace(kDecoder,
-                      static_cast<std::size_t>(tokens * (2 * e.model_dim + qkv_width + q_width) +
-                                               (together + gated) * e.intermediate_dim + turned * e.head_dim + narrow));
-  const FloatRows x = workspace.take(tokens, e.model_dim), n = workspace.take(tokens, e.model_dim);
-  const FloatRows qkv = workspace.take(tokens, qkv_width), a = workspace.take(tokens, q_width);
-  const FloatRows middle = workspace.take(together, e.intermediate_dim),
-                  gate = workspace.take(gated, e.intermediate_dim);
-  const FloatRows cos = workspace.take(turned, e.head_dim / 2), sin = workspace.take(turned, e.head_dim / 2);
+  if (call.tokens() == 0) return;
   try {
-    Forward{call, x, n, qkv, a, middle, gate, cos, sin, workspace.take(1, narrow).data()}.run();
+    std::visit([&](const auto& maps) { run(call, maps); }, state_->maps);
   } catch (...) {
     call.undo();
     throw;

@@ -43,19 +43,13 @@ class Source : public WeightSource {
     return read;
   }
 
-  // GPT-2's, stored (in, out).
-  Linear<float> in_out(const std::string& name, std::int64_t in, std::int64_t out) {
-    const Elements<float> weight = elements(tensor(name + ".weight", {in, out}));
-    const Elements<float> bias = elements(tensor(name + ".bias", {out}));
-    return Linear<float>({weight.values().data(), {in, out}}, WeightOrder::in_out, bias.values());
-  }
-
   // Llama's, stored (out, in), several that share their input one after the other.
   struct Part {
     std::string name;
     std::int64_t out;
   };
-  Linear<float> out_in(const std::vector<Part>& parts, std::int64_t in, bool biased) {
+  template <class T>
+  Linear<T> out_in(const std::vector<Part>& parts, std::int64_t in, bool biased) {
     std::int64_t out = 0;
     for (const Part& part : parts) out += part.out;
     std::vector<float> weight, bias;
@@ -67,15 +61,20 @@ class Source : public WeightSource {
       const Elements<float> added = elements(tensor(part.name + ".bias", {part.out}));
       bias.insert(bias.end(), added.values().begin(), added.values().end());
     }
-    return Linear<float>({weight.data(), {out, in}}, WeightOrder::out_in, bias);
+    std::vector<T> weights, biases;
+    return Linear<T>({factors(std::span<const float>(weight), weights).data(), {out, in}}, WeightOrder::out_in,
+                     factors(std::span<const float>(bias), biases));
   }
 
-  DecoderLayer layer(std::int64_t number, std::int64_t intermediate) {
-    const std::string at = std::string(family_.layers) + std::to_string(number) + ".";
-    const std::string attention_norm = at + std::string(family_.attention_norm);
-    const std::string feed_norm = at + std::string(family_.feed_norm);
-    return family_.kind == Kind::gpt2 ? gpt2(at, number, norm(attention_norm), norm(feed_norm), intermediate)
-                                      : llama(at, norm(attention_norm), norm(feed_norm), intermediate);
+  // head: the weight of the product behind the last layer.
+  template <class T>
+  DecoderMaps<T> maps(std::int64_t intermediate, const StoredTensor& head) {
+    std::vector<DecoderLayer<T>> layers;
+    for (std::int64_t number = 0; number < config_.layers; ++number) layers.push_back(layer<T>(number, intermediate));
+    const Elements<float> weight = elements(head);
+    std::vector<T> rounded;
+    return {std::move(layers),
+            Linear<T>({factors(weight.values(), rounded).data(), {head.shape[0], head.shape[1]}}, WeightOrder::out_in)};
   }
 
   // The tensors that were not read: those under the decoder's own names must not be, but for what older files stored
@@ -97,34 +96,50 @@ class Source : public WeightSource {
   }
 
  private:
-  DecoderLayer gpt2(const std::string& at, std::int64_t number, DecoderNorm first, DecoderNorm second,
-                    std::int64_t intermediate) {
+  template <class T>
+  DecoderLayer<T> layer(std::int64_t number, std::int64_t intermediate) {
+    const std::string at = std::string(family_.layers) + std::to_string(number) + ".";
+    const std::string attention_norm = at + std::string(family_.attention_norm);
+    const std::string feed_norm = at + std::string(family_.feed_norm);
+    return family_.kind == Kind::gpt2 ? gpt2<T>(at, number, norm(attention_norm), norm(feed_norm), intermediate)
+                                      : llama<T>(at, norm(attention_norm), norm(feed_norm), intermediate);
+  }
+
+  template <class T>
+  DecoderLayer<T> gpt2(const std::string& at, std::int64_t number, DecoderNorm first, DecoderNorm second,
+                       std::int64_t intermediate) {
+    // Stored (in, out).
+    const auto map = [&](const char* name, std::int64_t in, std::int64_t out) {
+      return linear<T>(at + name, in, out, WeightOrder::in_out);
+    };
     const std::int64_t width = config_.model_dim;
     double scale = config_.scale_attn_weights.value_or(true) ? 1 / std::sqrt(static_cast<double>(config_.head_dim)) : 1;
     if (config_.scale_attn_by_inverse_layer_idx.value_or(false)) scale /= static_cast<double>(number + 1);
     return {std::move(first),
-            in_out(at + "attn.c_attn", width, 3 * width),
-            in_out(at + "attn.c_proj", width, width),
+            map("attn.c_attn", width, 3 * width),
+            map("attn.c_proj", width, width),
             scale,
             std::move(second),
             std::nullopt,
-            in_out(at + "mlp.c_fc", width, intermediate),
-            in_out(at + "mlp.c_proj", intermediate, width)};
+            map("mlp.c_fc", width, intermediate),
+            map("mlp.c_proj", intermediate, width)};
   }
 
-  DecoderLayer llama(const std::string& at, DecoderNorm first, DecoderNorm second, std::int64_t intermediate) {
+  template <class T>
+  DecoderLayer<T> llama(const std::string& at, DecoderNorm first, DecoderNorm second, std::int64_t intermediate) {
     const std::int64_t width = config_.model_dim, q = config_.heads * config_.head_dim;
     const std::int64_t kv = config_.kv_heads * config_.head_dim;
     const std::string attention = at + "self_attn.", mlp = at + "mlp.";
     const bool biased = config_.attention_bias.value_or(false), mlp_biased = config_.mlp_bias.value_or(false);
-    return {std::move(first),
-            out_in({{attention + "q_proj", q}, {attention + "k_proj", kv}, {attention + "v_proj", kv}}, width, biased),
-            out_in({{attention + "o_proj", width}}, q, biased),
-            1 / std::sqrt(static_cast<double>(config_.head_dim)),
-            std::move(second),
-            out_in({{mlp + "gate_proj", intermediate}}, width, mlp_biased),
-            out_in({{mlp + "up_proj", intermediate}}, width, mlp_biased),
-            out_in({{mlp + "down_proj", width}}, intermediate, mlp_biased)};
+    return {
+        std::move(first),
+        out_in<T>({{attention + "q_proj", q}, {attention + "k_proj", kv}, {attention + "v_proj", kv}}, width, biased),
+        out_in<T>({{attention + "o_proj", width}}, q, biased),
+        1 / std::sqrt(static_cast<double>(config_.head_dim)),
+        std::move(second),
+        out_in<T>({{mlp + "gate_proj", intermediate}}, width, mlp_biased),
+        out_in<T>({{mlp + "up_proj", intermediate}}, width, mlp_biased),
+        out_in<T>({{mlp + "down_proj", width}}, intermediate, mlp_biased)};
   }
 
   const Family& family_;
@@ -165,12 +180,6 @@ void check_config(const ModelConfig& config, const Family& family) {
     refuse(ErrorCode::unsupported, "partial_rotary_factor is given; all channels must be turned");
 }
 
-void check_options(const DecoderOptions& options) {
-  if (options.precision != Type::float32 && options.precision != Type::bfloat16 && options.precision != Type::float16)
-    refuse(ErrorCode::bad_option,
-           "precision is " + std::string(type_name(options.precision)) + "; it must be float32, bfloat16 or float16");
-}
-
 // Throws, by name, for a scaling that is not known.
 RotaryOptions rotary_of(const ModelConfig& config) {
   RotaryOptions rotary;
@@ -187,7 +196,7 @@ Decoder::Decoder(const ModelConfig& config, const Checkpoint& checkpoint, const 
   const Family& family =
       named(kDecoder, kFamilies, config.model_type, "model_type", [](const Family& f) { return f.model_type; });
   check_config(config, family);
-  check_options(options);
+  check_types(kDecoder, options.precision, options.products);
   const bool gpt2 = family.kind == Kind::gpt2;
   const Activation activation = activation_of(kDecoder, !config.activation.empty() ? config.activation
                                                         : gpt2                     ? "gelu_new"
@@ -208,18 +217,16 @@ Decoder::Decoder(const ModelConfig& config, const Checkpoint& checkpoint, const 
   if (e.vocab_size < 1 || e.max_tokens < 1)
     refuse(ErrorCode::file_malformed, "there are " + std::to_string(e.vocab_size) + " words and " +
                                           std::to_string(e.max_tokens) + " positions; there must be one at least");
-  std::vector<DecoderLayer> layers;
-  for (std::int64_t layer = 0; layer < config.layers; ++layer) layers.push_back(source.layer(layer, intermediate));
   // Tied: the embeddings are the head's weight.
   const bool tied = config.tie_word_embeddings.value_or(gpt2);
-  const Elements<float> head =
-      source.elements(tied ? words : source.whole_name("lm_head.weight", {e.vocab_size, width}));
+  const StoredTensor& head = tied ? words : source.whole_name("lm_head.weight", {e.vocab_size, width});
+  AnyDecoderMaps maps = options.products == Type::bfloat16 ? AnyDecoderMaps(source.maps<BFloat16>(intermediate, head))
+                                                           : source.maps<float>(intermediate, head);
   std::optional<Elements<float>> learned;
   if (positions) learned.emplace(source.elements(*positions));
-  state_ = std::make_shared<const State>(
-      State{checkpoint, e, activation, source.elements(words), std::move(learned),
-            gpt2 ? RotaryOptions{} : rotary_of(config), std::move(layers), source.norm(std::string(family.last_norm)),
-            Linear<float>({head.values().data(), {e.vocab_size, width}}, WeightOrder::out_in), source.unused()});
+  state_ = std::make_shared<const State>(State{checkpoint, e, activation, source.elements(words), std::move(learned),
+                                               gpt2 ? RotaryOptions{} : rotary_of(config), std::move(maps),
+                                               source.norm(std::string(family.last_norm)), source.unused()});
 }
 
 Decoder::Decoder(const std::filesystem::path& folder, const DecoderOptions& options)

@@ -4,6 +4,7 @@
 
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "multihead/decoder.hpp"
@@ -22,14 +23,22 @@ struct DecoderNorm {
   RowNorm<float> row_norm() const { return {norm, weight.values(), bias ? bias->values() : std::span<const float>()}; }
 };
 
+// T: what its products multiply.
+template <class T>
 struct DecoderLayer {
   DecoderNorm attention_norm;
-  Linear<float> qkv, out;  // qkv: all heads' queries, then keys, then values
-  double scale;            // of scores
+  Linear<T> qkv, out;  // qkv: all heads' queries, then keys, then values
+  double scale;        // of scores
   DecoderNorm feed_norm;
-  std::optional<Linear<float>> gate;
-  Linear<float> up, down;
+  std::optional<Linear<T>> gate;
+  Linear<T> up, down;
 };
+template <class T>
+struct DecoderMaps {
+  std::vector<DecoderLayer<T>> layers;
+  Linear<T> head;
+};
+using AnyDecoderMaps = std::variant<DecoderMaps<float>, DecoderMaps<BFloat16>>;
 
 struct Decoder::State {
   Checkpoint checkpoint;  // holds the maps that Elements point into
@@ -38,9 +47,8 @@ struct Decoder::State {
   Elements<float> words;
   std::optional<Elements<float>> positions;  // learned; without them rotary
   RotaryOptions rotary;
-  std::vector<DecoderLayer> layers;
+  AnyDecoderMaps maps;
   DecoderNorm last_norm;
-  Linear<float> head;
   std::vector<std::string> unused;
 };
 

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "models/encoder_call.hpp"
+#include "models/factors.hpp"
 #include "models/workspace.hpp"
 
 namespace multihead {
@@ -15,7 +16,8 @@ namespace {
 // weights again, few enough for what lies between its two products to stay in the second-level cache.
 constexpr std::int64_t kRowsTogether = 96;
 
-MatrixView<float> rows_of(const MatrixView<float>& x, std::int64_t first, std::int64_t count) {
+template <class T>
+MatrixView<T> rows_of(const MatrixView<T>& x, std::int64_t first, std::int64_t count) {
   return {x.data() + first * x.stride(0), {count, x.extent(1)}, x.strides()};
 }
 
@@ -24,11 +26,15 @@ void copy_rows(const MatrixView<float>& from, const MatrixView<float>& to) {
     std::copy_n(from.data() + row * from.stride(0), from.extent(1), to.data() + row * to.stride(0));
 }
 
-// One call at work. x: the hidden states; a: what attention, then the feed-forward layer, add to them.
+// One call at work. x: the hidden states; a: what attention, then the feed-forward layer, add to them. T: what products
+// multiply; entering and attended are x and what attention gives in it, where it is not float.
+template <class T>
 struct Forward {
   const EncoderCall& call;
+  const std::vector<EncoderLayer<T>>& layers;
   std::span<double> gates;  // (heads) of the layer at hand, or empty
-  MatrixView<float> x, a, middle;
+  MatrixView<float> x, a;
+  MatrixView<T> middle, entering, attended;
   const EncoderExtents& e = call.encoder.e;
 
   // word + position + token type, in this order.
@@ -70,23 +76,29 @@ struct Forward {
     for (std::size_t head = 0; head < gates.size(); ++head)
       gates[head] = call.input.gates(static_cast<std::int64_t>(layer), static_cast<std::int64_t>(head));
     options.gates = gates;
-    MultiHeadRequests<float> requests;
+    MultiHeadRequests<T> requests;
     if (!call.requests.weights.empty()) requests.weights = call.requests.weights[layer];
     if (!call.requests.statistics.empty()) requests.statistics = call.requests.statistics[layer];
     if (const View3<float>& norms = call.requests.norms; norms.data())
       requests.norms = {
           norms.data() + static_cast<std::int64_t>(layer) * norms.stride(0), {1, e.heads, tokens}, norms.strides()};
-    call.encoder.layers[layer].attention.forward(View3<const float>(x.data(), {1, tokens, e.model_dim}),
-                                                 View3<float>(a.data(), {1, tokens, e.model_dim}), options, requests);
+    const std::array extents{std::int64_t{1}, tokens, e.model_dim};
+    const View3<const T> from(factors(x, entering.data()).data(), extents);
+    if constexpr (kRounds<T>) {
+      layers[layer].attention.forward(from, View3<T>(attended.data(), extents), options, requests);
+      for (std::int64_t i = 0; i < tokens * e.model_dim; ++i) a.data()[i] = static_cast<float>(attended.data()[i]);
+    } else {
+      layers[layer].attention.forward(from, View3<float>(a.data(), extents), options, requests);
+    }
   }
 
-  void feed_forward(const EncoderLayer& layer) const {
+  void feed_forward(const EncoderLayer<T>& layer) const {
     for (std::int64_t first = 0; first < call.tokens(); first += middle.extent(0)) {
       const std::int64_t count = std::min(middle.extent(0), call.tokens() - first);
       const MatrixView<float> in = rows_of(x, first, count), out = rows_of(a, first, count);
-      const MatrixView<float> between = rows_of(middle, 0, count);
+      const MatrixView<T> between = rows_of(middle, 0, count);
       row_norm(out, in, layer.attention_norm.norm(), in, call.options);
-      layer.up.forward(in, between, call.encoder.activation, call.options);
+      layer.up.forward(factors(in, entering.data()), between, call.encoder.activation, call.options);
       layer.down.forward(between, out, Activation::none, call.options);
       row_norm(out, in, layer.output_norm.norm(), in, call.options);
     }
@@ -102,14 +114,32 @@ struct Forward {
 
   void run() const {
     embed();
-    for (std::size_t layer = 0; layer < call.encoder.layers.size(); ++layer) {
+    for (std::size_t layer = 0; layer < layers.size(); ++layer) {
       attend(layer);
-      feed_forward(call.encoder.layers[layer]);
+      feed_forward(layers[layer]);
       hand_out(static_cast<std::int64_t>(layer) + 1);
     }
     copy_rows(x, call.output);
   }
 };
+
+template <class T>
+void run(const EncoderCall& call, const std::vector<EncoderLayer<T>>& layers) {
+  const EncoderExtents& e = call.encoder.e;
+  const std::int64_t tokens = call.tokens(), width = e.model_dim;
+  const std::int64_t together = std::min(tokens, kRowsTogether * call.options.threads);
+  const std::int64_t rounded = kRounds<T> ? tokens : 0;
+  const auto gates = static_cast<std::size_t>(call.input.gates.data() ? e.heads : 0);
+  Workspace workspace(kEncoder, Workspace::floats_of(gates) +
+                                    static_cast<std::size_t>(2 * tokens * width +
+                                                             Workspace::floats_of<T>(together * e.intermediate_dim) +
+                                                             2 * Workspace::floats_of<T>(rounded * width)));
+  const std::span<double> layer_gates = workspace.take_doubles(gates);
+  const MatrixView<float> x = workspace.take(tokens, width), a = workspace.take(tokens, width);
+  const MatrixView<T> middle = workspace.take<T>(together, e.intermediate_dim);
+  const MatrixView<T> entering = workspace.take<T>(rounded, width), attended = workspace.take<T>(rounded, width);
+  Forward<T>{call, layers, layer_gates, x, a, middle, entering, attended}.run();
+}
 
 }  // namespace
 
@@ -117,16 +147,8 @@ void Encoder::forward(const EncoderInput& input, MatrixView<float> output, const
                       const EncoderRequests& requests) const {
   const EncoderCall call{*state_, input, output, options, requests};
   call.check();
-  const std::int64_t tokens = call.tokens(), width = state_->e.model_dim;
-  if (tokens == 0) return;
-  const std::int64_t together = std::min(tokens, kRowsTogether * options.threads);
-  const auto gates = static_cast<std::size_t>(input.gates.data() ? state_->e.heads : 0);
-  Workspace workspace(kEncoder,
-                      Workspace::floats_of(gates) +
-                          static_cast<std::size_t>(2 * tokens * width + together * state_->e.intermediate_dim));
-  const std::span<double> layer_gates = workspace.take_doubles(gates);
-  const MatrixView<float> x = workspace.take(tokens, width), a = workspace.take(tokens, width);
-  Forward{call, layer_gates, x, a, workspace.take(together, state_->e.intermediate_dim)}.run();
+  if (call.tokens() == 0) return;
+  std::visit([&](const auto& layers) { run(call, layers); }, state_->layers);
 }
 
 void mean_pool(MatrixView<const float> hidden, std::span<const std::int64_t> cu_seqlens, bool normalise,

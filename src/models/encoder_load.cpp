@@ -52,20 +52,22 @@ class Source : public WeightSource {
             elements(tensor(name + (old ? ".beta" : ".bias"), {width})), eps};
   }
 
-  MultiHeadAttention<float> attention(const Family& family, const std::string& name, std::int64_t model_dim,
-                                      std::int64_t heads) {
+  template <class T>
+  MultiHeadAttention<T> attention(const Family& family, const std::string& name, std::int64_t model_dim,
+                                  std::int64_t heads) {
     std::vector<std::string> names;
     std::vector<Elements<float>> parts;
-    std::vector<NamedTensor<float>> tensors;
+    std::vector<std::vector<T>> rounded(8);
+    std::vector<NamedTensor<T>> tensors;
     names.reserve(8), parts.reserve(8);
     for (std::string_view part : family.attention)
       for (const auto& [kind, shape] :
            {std::pair{".weight", std::vector{model_dim, model_dim}}, std::pair{".bias", std::vector{model_dim}}}) {
         names.push_back(std::string(part) + kind);
         parts.push_back(elements(tensor(name + names.back(), shape)));
-        tensors.push_back({names.back(), parts.back().values().data(), shape});
+        tensors.push_back({names.back(), factors(parts.back().values(), rounded[tensors.size()]).data(), shape});
       }
-    return load_layer(family.layout, tensors, {.heads = heads});
+    return load_layer(family.layout, std::span<const NamedTensor<T>>(tensors), {.heads = heads});
   }
 
   // The tensors that were not read: those under the encoder's own names must not be.
@@ -83,12 +85,6 @@ class Source : public WeightSource {
     return names;
   }
 };
-
-void check_options(const EncoderOptions& options) {
-  if (options.precision != Type::float32 && options.precision != Type::bfloat16 && options.precision != Type::float16)
-    refuse(ErrorCode::bad_option,
-           "precision is " + std::string(type_name(options.precision)) + "; it must be float32, bfloat16 or float16");
-}
 
 // What config.json must say of an encoder of any family.
 void check_config(const ModelConfig& config) {
@@ -112,14 +108,21 @@ void check_config(const ModelConfig& config) {
     refuse(ErrorCode::file_malformed, "layer_norm_eps is " + std::to_string(*config.norm_eps) + "; it must be 0 to 1");
 }
 
-EncoderLayer read_layer(Source& source, const Family& family, const ModelConfig& config, std::int64_t layer,
-                        std::int64_t intermediate, double eps) {
-  const std::string start = std::string(family.layers) + std::to_string(layer) + ".";
-  const auto part = [&](std::string_view name) { return start + std::string(name); };
+template <class T>
+std::vector<EncoderLayer<T>> read_layers(Source& source, const Family& family, const ModelConfig& config,
+                                         std::int64_t intermediate, double eps) {
   const std::int64_t width = config.model_dim;
-  return {source.attention(family, start + "attention.", width, config.heads),
-          source.norm(part(family.attention_norm), width, eps), source.linear(part(family.up), intermediate, width),
-          source.linear(part(family.down), width, intermediate), source.norm(part(family.output_norm), width, eps)};
+  std::vector<EncoderLayer<T>> layers;
+  for (std::int64_t layer = 0; layer < config.layers; ++layer) {
+    const std::string start = std::string(family.layers) + std::to_string(layer) + ".";
+    const auto part = [&](std::string_view name) { return start + std::string(name); };
+    layers.push_back({source.attention<T>(family, start + "attention.", width, config.heads),
+                      source.norm(part(family.attention_norm), width, eps),
+                      source.linear<T>(part(family.up), width, intermediate, WeightOrder::out_in),
+                      source.linear<T>(part(family.down), intermediate, width, WeightOrder::out_in),
+                      source.norm(part(family.output_norm), width, eps)});
+  }
+  return layers;
 }
 
 }  // namespace
@@ -128,7 +131,7 @@ Encoder::Encoder(const ModelConfig& config, const Checkpoint& checkpoint, const 
   const Family& family =
       named(kEncoder, kFamilies, config.model_type, "model_type", [](const Family& f) { return f.model_type; });
   check_config(config);
-  check_options(options);
+  check_types(kEncoder, options.precision, options.products);
   const Activation activation = activation_of(kEncoder, config.activation.empty() ? "gelu" : config.activation);
   // DistilBERT's configuration has no such field.
   const double eps = family.layout == "distilbert" ? 1e-12 : config.norm_eps.value_or(1e-12);
@@ -156,9 +159,11 @@ Encoder::Encoder(const ModelConfig& config, const Checkpoint& checkpoint, const 
       max_tokens};
   std::optional<Elements<float>> type_elements;
   if (types) type_elements.emplace(source.elements(*types));
-  std::vector<EncoderLayer> layers;
-  for (std::int64_t layer = 0; layer < config.layers; ++layer)
-    layers.push_back(read_layer(source, family, config, layer, intermediate, eps));
+  EncoderLayers layers;
+  if (options.products == Type::bfloat16)
+    layers = read_layers<BFloat16>(source, family, config, intermediate, eps);
+  else
+    layers = read_layers<float>(source, family, config, intermediate, eps);
   state_ = std::make_shared<const State>(State{
       checkpoint, e, activation, pad, source.elements(words), source.elements(positions), std::move(type_elements),
       source.norm("embeddings.LayerNorm", width, eps), std::move(layers), source.unused(family)});

@@ -4,6 +4,7 @@
 
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "multihead/encoder.hpp"
@@ -20,12 +21,16 @@ struct EncoderNorm {
   RowNorm<float> norm() const { return {{HeadNorm::Kind::layer, eps}, weight.values(), bias.values()}; }
 };
 
+// T: what its products multiply.
+template <class T>
 struct EncoderLayer {
-  MultiHeadAttention<float> attention;
+  MultiHeadAttention<T> attention;
   EncoderNorm attention_norm;
-  Linear<float> up, down;
+  Linear<T> up, down;
   EncoderNorm output_norm;
 };
+
+using EncoderLayers = std::variant<std::vector<EncoderLayer<float>>, std::vector<EncoderLayer<BFloat16>>>;
 
 struct Encoder::State {
   Checkpoint checkpoint;  // holds the maps that Elements point into
@@ -37,7 +42,7 @@ struct Encoder::State {
   Elements<float> words, positions;
   std::optional<Elements<float>> types;
   EncoderNorm embedding_norm;
-  std::vector<EncoderLayer> layers;
+  EncoderLayers layers;
   std::vector<std::string> unused;
 };
 

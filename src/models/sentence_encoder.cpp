@@ -43,8 +43,8 @@ WordPiece tokenizer_of(const std::filesystem::path& folder) {
 
 }  // namespace
 
-SentenceEncoder::SentenceEncoder(const std::filesystem::path& folder)
-    : tokenizer_(tokenizer_of(folder)), encoder_(folder) {
+SentenceEncoder::SentenceEncoder(const std::filesystem::path& folder, const EncoderOptions& options)
+    : tokenizer_(tokenizer_of(folder)), encoder_(folder, options) {
   const SentenceConfig config = read_sentence_config(folder);
   normalise_ = normalised(folder, config);
   if (!config.prompt.empty())

@@ -35,6 +35,15 @@ Activation activation_of(const char* function, std::string_view name) {
   return named(function, kActivations, name, "hidden_act", [](const auto& entry) { return entry.first; }).second;
 }
 
+void check_types(const char* function, Type precision, Type products) {
+  if (precision != Type::float32 && precision != Type::bfloat16 && precision != Type::float16)
+    fail(function, ErrorCode::bad_option,
+         "precision is " + std::string(type_name(precision)) + "; it must be float32, bfloat16 or float16");
+  if (products != Type::float32 && products != Type::bfloat16)
+    fail(function, ErrorCode::bad_option,
+         "products is " + std::string(type_name(products)) + "; it must be float32 or bfloat16");
+}
+
 WeightSource::WeightSource(const char* function, const Checkpoint& checkpoint, std::string_view words, Type precision)
     : function_(function), checkpoint_(checkpoint), precision_(precision) {
   const StoredTensor* found = nullptr;
@@ -76,12 +85,6 @@ Elements<float> WeightSource::elements(const StoredTensor& tensor) const {
     default:
       return Elements<float>(tensor);
   }
-}
-
-Linear<float> WeightSource::linear(const std::string& name, std::int64_t out, std::int64_t in) {
-  const Elements<float> weight = elements(tensor(name + ".weight", {out, in}));
-  const Elements<float> bias = elements(tensor(name + ".bias", {out}));
-  return Linear<float>({weight.values().data(), {out, in}}, WeightOrder::out_in, bias.values());
 }
 
 std::vector<const StoredTensor*> WeightSource::unread() const {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "models/call_checks.hpp"
+#include "models/factors.hpp"
 #include "multihead/linear.hpp"
 #include "multihead/safetensors.hpp"
 #include "multihead/types.hpp"
@@ -34,6 +35,9 @@ const auto& named(const char* function, const Table& table, std::string_view wan
 // What config.json calls hidden_act, or its kin.
 Activation activation_of(const char* function, std::string_view name);
 
+// Every rule of the types in which a model takes its weights and multiplies: EncoderOptions, DecoderOptions.
+void check_types(const char* function, Type precision, Type products);
+
 // precision: each element is rounded to it and kept as float32.
 class WeightSource {
  public:
@@ -51,8 +55,17 @@ class WeightSource {
   const StoredTensor& whole_name(const std::string& name, const std::vector<std::int64_t>& shape);
 
   Elements<float> elements(const StoredTensor& tensor) const;
-  // name.weight (out, in) and name.bias.
-  Linear<float> linear(const std::string& name, std::int64_t out, std::int64_t in);
+  // name.weight, (out, in) or (in, out) as order says, and name.bias. T: what it multiplies.
+  template <class T>
+  Linear<T> linear(const std::string& name, std::int64_t in, std::int64_t out, WeightOrder order) {
+    const bool in_out = order == WeightOrder::in_out;
+    const std::vector<std::int64_t> shape{in_out ? in : out, in_out ? out : in};
+    const Elements<float> weight = elements(tensor(name + ".weight", shape));
+    const Elements<float> bias = elements(tensor(name + ".bias", {out}));
+    std::vector<T> weights, biases;
+    return Linear<T>({factors(weight.values(), weights).data(), {shape[0], shape[1]}}, order,
+                     factors(bias.values(), biases));
+  }
 
   std::vector<const StoredTensor*> unread() const;
 

@@ -76,9 +76,15 @@ class Workspace {
     next_ += floats_of(count);
     return {taken, count};
   }
-  MatrixView<float> take(std::int64_t rows, std::int64_t width) {
-    const MatrixView<float> taken(next_, {rows, width});
-    next_ += rows * width;
+  // Floats that so many elements of T take.
+  template <class T>
+  static std::int64_t floats_of(std::int64_t elements) {
+    return (elements * static_cast<std::int64_t>(sizeof(T)) + 3) / 4;
+  }
+  template <class T = float>
+  MatrixView<T> take(std::int64_t rows, std::int64_t width) {
+    const MatrixView<T> taken(reinterpret_cast<T*>(next_), {rows, width});
+    next_ += floats_of<T>(rows * width);
     return taken;
   }
 

@@ -99,10 +99,11 @@ static int runs_an_encoder(const char* folder) {
   mh_tensor ids, output;
   mh_encoder* encoder = NULL;
   int works;
+  MADE(mh_encoder_options, options);
   MADE(mh_encoder_extents, extents);
   MADE(mh_encoder_call, call);
-  works = check(mh_tensor_init(&ids, &id, MH_INT64, 1, &one)) && check(mh_encoder_open(folder, &encoder)) &&
-          check(mh_encoder_get_extents(encoder, &extents));
+  works = check(mh_tensor_init(&ids, &id, MH_INT64, 1, &one)) &&
+          check(mh_encoder_open_with(folder, &options, &encoder)) && check(mh_encoder_get_extents(encoder, &extents));
   if (works) {
     output = tensor(results, 2, 1, extents.model_dim, 0, 0);
     call.ids = &ids;

@@ -177,8 +177,12 @@ Outcome explain(Problem& problem) {
 
 Outcome encoder(Problem& problem) {
   const mh_run_options run = run_of(problem);
+  mh_encoder_options options;
+  mh_encoder_options_init(&options, sizeof options);
+  options.precision = type_of(problem.call().value("precision", "float32"));
+  options.products = type_of(problem.call().value("products", "float32"));
   mh_encoder* opened = nullptr;
-  const mh_status status = mh_encoder_open(problem.folder().c_str(), &opened);
+  const mh_status status = mh_encoder_open_with(problem.folder().c_str(), &options, &opened);
   const std::unique_ptr<mh_encoder, void (*)(mh_encoder*)> owner(opened, mh_encoder_destroy);
   if (status != MH_OK) return opened ? Outcome{"a handle in spite of an error", ""} : outcome(status);
   mh_encoder_call call;

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // A case of the table as a call of the C++ library, where its types let it be said.
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <filesystem>
+#include <iterator>
 #include <optional>
 #include <span>
 
@@ -247,7 +249,12 @@ void explain(Problem& problem) {
 void encoder(Problem& problem) {
   LayerOptions options;
   set_run(problem, options.threads, options.target);
-  const Encoder opened{std::filesystem::path(problem.folder())};
+  const auto type = [&](const char* name) {
+    constexpr Type kTypes[] = {Type::float32, Type::float64, Type::bfloat16, Type::float16};
+    return *std::find_if(std::begin(kTypes), std::end(kTypes),
+                         [&](Type t) { return type_name(t) == problem.call().value(name, "float32"); });
+  };
+  const Encoder opened(problem.folder(), {.precision = type("precision"), .products = type("products")});
   EncoderInput input;
   input.ids = list<std::int64_t>(problem, problem.call(), "ids", MH_INT64);
   input.cu_seqlens = list<std::int64_t>(problem, problem.call(), "cu_seqlens", MH_INT64);

@@ -16,12 +16,6 @@ namespace {
 constexpr std::byte kPattern{0xA5};
 constexpr std::int64_t kMost = 1 << 16;  // elements; tensors beyond have none of their own and are refused unread
 
-mh_type type_of(const std::string& name) {
-  const std::array<const char*, 6> names{"float32", "float64", "bfloat16", "float16", "int64", "bool"};
-  const auto at = std::find(names.begin(), names.end(), name);
-  return at == names.end() ? 99 : static_cast<mh_type>(at - names.begin() + 1);
-}
-
 std::size_t size_of(mh_type type) {
   constexpr std::array<std::size_t, 7> sizes{8, 4, 8, 2, 2, 8, 1};
   return type >= 1 && type <= 6 ? sizes[static_cast<std::size_t>(type)] : 8;
@@ -39,6 +33,12 @@ std::int64_t reach(const mh_tensor& tensor) {
 }
 
 }  // namespace
+
+mh_type type_of(const std::string& name) {
+  const std::array<const char*, 6> names{"float32", "float64", "bfloat16", "float16", "int64", "bool"};
+  const auto at = std::find(names.begin(), names.end(), name);
+  return at == names.end() ? 99 : static_cast<mh_type>(at - names.begin() + 1);
+}
 
 double number(const Json& value) {
   return value.is_string() ? std::strtod(value.get<std::string>().c_str(), nullptr) : value.get<double>();

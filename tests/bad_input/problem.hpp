@@ -53,6 +53,9 @@ class Problem {
   Json options_, run_, call_;
 };
 
+// By its name, "float32".
+mh_type type_of(const std::string& name);
+
 // A number of JSON, or a text that JSON has no number for: "nan", "inf".
 double number(const Json& value);
 double number(const Json& holder, const char* name, double otherwise);

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs the decoder of a folder on the tokens of a case, for tests that compare logits and greedy texts.
 //
-//   decoder_runner MODEL CASE NEW      CASE/ids.npy, starts.npy (int64) in; logits.npy (float32, after each token) and
-//   new.npy (float64, sequences x NEW: what follows greedily) out
+//   decoder_runner MODEL CASE NEW [PRODUCTS]      float32 unless given, or bfloat16; CASE/ids.npy, starts.npy (int64)
+//   in; logits.npy (float32, after each token) and new.npy (float64, sequences x NEW: what follows greedily) out
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <filesystem>
 #include <stdexcept>
+#include <string_view>
 #include <vector>
 
 #include "byte_letters.hpp"
@@ -47,8 +48,8 @@ std::vector<float> logits_of(const Decoder& decoder, Ids ids, Ids starts, std::i
   return all;
 }
 
-void run(const std::filesystem::path& model, const std::filesystem::path& folder, std::int64_t count) {
-  const Decoder decoder(model);
+void run(const std::filesystem::path& model, const std::filesystem::path& folder, std::int64_t count, Type products) {
+  const Decoder decoder(model, {.products = products});
   const Array ids = read_npy(folder / "ids.npy"), starts = read_npy(folder / "starts.npy");
   const Ids all = ids.values<std::int64_t>(), cuts = starts.values<std::int64_t>();
   const std::vector<float> logits = logits_of(decoder, all, cuts, 1 << 20);
@@ -80,12 +81,14 @@ void run(const std::filesystem::path& model, const std::filesystem::path& folder
 }  // namespace multihead
 
 int main(int argc, char** argv) {
-  if (argc != 4) {
-    std::fprintf(stderr, "decoder_runner MODEL CASE NEW\n");
+  if (argc != 4 && argc != 5) {
+    std::fprintf(stderr, "decoder_runner MODEL CASE NEW [PRODUCTS]\n");
     return 2;
   }
   try {
-    multihead::run(argv[1], argv[2], std::atoll(argv[3]));
+    const bool narrow = argc == 5 && std::string_view(argv[4]) == "bfloat16";
+    multihead::run(argv[1], argv[2], std::atoll(argv[3]),
+                   narrow ? multihead::Type::bfloat16 : multihead::Type::float32);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs the encoder of a folder on the tokens of a case, for tests that compare hidden states and weights.
 //
-//   encoder_runner MODEL CASE      CASE/ids.npy, starts.npy, types.npy (int64) in, states.npy, weights.npy (float32)
-//   out
+//   encoder_runner MODEL CASE [PRODUCTS]      float32 unless given, or bfloat16; CASE/ids.npy, starts.npy, types.npy
+//   (int64) in, states.npy, weights.npy (float32) out
 #include <cstdio>
 #include <exception>
 #include <filesystem>
+#include <string_view>
 #include <vector>
 
 #include "multihead/encoder.hpp"
@@ -14,8 +15,8 @@
 namespace multihead {
 namespace {
 
-void run(const std::filesystem::path& model, const std::filesystem::path& folder) {
-  const Encoder encoder(model);
+void run(const std::filesystem::path& model, const std::filesystem::path& folder, Type products) {
+  const Encoder encoder(model, {.products = products});
   const Array ids = read_npy(folder / "ids.npy"), starts = read_npy(folder / "starts.npy");
   const Array types = read_npy(folder / "types.npy");
   const EncoderExtents& e = encoder.extents();
@@ -43,12 +44,13 @@ void run(const std::filesystem::path& model, const std::filesystem::path& folder
 }  // namespace multihead
 
 int main(int argc, char** argv) {
-  if (argc != 3) {
-    std::fprintf(stderr, "encoder_runner MODEL CASE\n");
+  if (argc != 3 && argc != 4) {
+    std::fprintf(stderr, "encoder_runner MODEL CASE [PRODUCTS]\n");
     return 2;
   }
   try {
-    multihead::run(argv[1], argv[2]);
+    const bool narrow = argc == 4 && std::string_view(argv[3]) == "bfloat16";
+    multihead::run(argv[1], argv[2], narrow ? multihead::Type::bfloat16 : multihead::Type::float32);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;

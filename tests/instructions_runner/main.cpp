@@ -3,6 +3,7 @@
 // of its own, counted_call, which is what the counter of instructions looks at; the call before it has filled what is
 // kept. Small, for valgrind takes a second for four million multiply-adds. Without a problem it prints their names,
 // with one what the call computes and what it needs in memory.
+#include <array>
 #include <cstdint>
 #include <cstdio>
 #include <functional>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "multihead/attention_backward.hpp"
+#include "multihead/kv_cache.hpp"
 #include "multihead/multihead.hpp"
 #include "tests/problem.hpp"
 
@@ -74,26 +76,59 @@ Prepared backward(const AttentionOptions& options) {
           x->bytes(8) + x->lse.size() * sizeof(Sum<T>) + attention_backward_scratch_bytes(x->shape, options)};
 }
 
+// The last queries of a sequence over what a cache holds of it: 4 heads a kv head of 2.
+template <class T>
+Prepared cached(KvStorage storage, std::int64_t q_len, Target target) {
+  constexpr std::int64_t kKeys = 200, kHeadDim = 64, kKvHeads = 2, kHeads = 8, kPage = 32;
+  struct Cached {
+    KvCache cache;
+    KvSequence sequence;
+    Tensor<T> q, out;
+  };
+  const KvCacheSpec spec{.storage = storage,
+                         .kv_heads = kKvHeads,
+                         .head_dim = kHeadDim,
+                         .pages = (kKeys + kPage - 1) / kPage,
+                         .page_len = kPage};
+  Tensor<T> k({1, kKvHeads, kKeys, kHeadDim}), v(k.view.extents());
+  const std::array<std::int64_t, 4> extents{1, kHeads, q_len, kHeadDim};
+  const std::shared_ptr<Cached> x(new Cached{KvCache(spec), {}, Tensor<T>(extents), Tensor<T>(extents)});
+  Random random(4);
+  for (Tensor<T>* tensor : {&x->q, &k, &v}) tensor->each([&](T& one) { one = T(static_cast<float>(random.normal())); });
+  x->sequence = x->cache.add();
+  x->cache.append(0, {&x->sequence, 1}, View4<const T>(k.view), View4<const T>(v.view));
+  const auto call = [x, target] {
+    attention(View4<const T>(x->q.view), x->cache, 0, {&x->sequence, 1}, x->out.view, {},
+              {.causal = true, .target = target});
+  };
+  const std::int64_t pairs = q_len * kKeys - q_len * (q_len - 1) / 2;
+  const std::int64_t stored = storage == KvStorage::int8 ? kHeadDim + 4 : kHeadDim * static_cast<int>(sizeof(T));
+  return {call, 4.0 * static_cast<double>(kHeads * pairs * kHeadDim),
+          static_cast<std::size_t>(2 * kKvHeads * kKeys * stored) + 2 * x->q.values.size() * sizeof(T)};
+}
+
 // y = GELU(x W + bias), W packed before.
+template <class T>
 Prepared product(std::int64_t rows, Target target) {
   constexpr std::int64_t kInner = 300, kColumns = 200;
   Random random(2);
   const auto drawn = [&](std::int64_t count) {
-    std::vector<float> values(static_cast<std::size_t>(count));
-    for (float& value : values) value = static_cast<float>(random.normal());
+    std::vector<T> values(static_cast<std::size_t>(count));
+    for (T& value : values) value = T(static_cast<float>(random.normal()));
     return values;
   };
-  const std::vector<float> weight = drawn(kInner * kColumns);
-  const auto x = std::make_shared<std::vector<float>>(drawn(rows * kInner));
-  const auto bias = std::make_shared<std::vector<float>>(drawn(kColumns));
-  const auto y = std::make_shared<std::vector<float>>(static_cast<std::size_t>(rows * kColumns));
-  const Linear<float> linear(MatrixView<const float>(weight, {kInner, kColumns}), WeightOrder::in_out, *bias);
-  const auto call = [x, bias, y, linear, rows, target] {
-    linear.forward(MatrixView<const float>(*x, {rows, kInner}), MatrixView<float>(*y, {rows, kColumns}),
-                   Activation::gelu, {.target = target});
+  const std::vector<T> weight = drawn(kInner * kColumns);
+  const auto x = std::make_shared<std::vector<T>>(drawn(rows * kInner));
+  const auto bias = std::make_shared<std::vector<T>>(drawn(kColumns));
+  const auto y = std::make_shared<std::vector<T>>(static_cast<std::size_t>(rows * kColumns));
+  const Linear<T> linear(MatrixView<const T>(weight, {kInner, kColumns}), WeightOrder::in_out, *bias);
+  const MatrixView<const T> from(*x, {rows, kInner});
+  const MatrixView<T> to(*y, {rows, kColumns});
+  const auto call = [x, y, from, to, linear, target] {
+    linear.forward(from, to, Activation::gelu, {.target = target});
   };
   return {call, 2.0 * static_cast<double>(rows * kInner * kColumns),
-          (weight.size() + x->size() + bias->size() + y->size()) * sizeof(float)};
+          (weight.size() + x->size() + bias->size() + y->size()) * sizeof(T)};
 }
 
 // The chapter's: X (2, 3), two heads, float64, into the caller's output.
@@ -132,8 +167,17 @@ constexpr Problem kProblems[] = {
     {"forward_f64", [](Target target) { return forward<double>({.target = target}); }},
     {"backward_f32", [](Target target) { return backward<float>({.target = target}); }},
     {"backward_f32_causal", [](Target target) { return backward<float>({.causal = true, .target = target}); }},
-    {"product_f32_60_rows", [](Target target) { return product(60, target); }},
-    {"product_f32_4_rows", [](Target target) { return product(4, target); }},
+    {"backward_bf16_causal", [](Target target) { return backward<BFloat16>({.causal = true, .target = target}); }},
+    {"cached_f32_40_queries", [](Target target) { return cached<float>(KvStorage::float32, 40, target); }},
+    {"decode_f32", [](Target target) { return cached<float>(KvStorage::float32, 1, target); }},
+    {"decode_bf16", [](Target target) { return cached<BFloat16>(KvStorage::bfloat16, 1, target); }},
+    {"decode_int8", [](Target target) { return cached<float>(KvStorage::int8, 1, target); }},
+    {"product_f32_60_rows", [](Target target) { return product<float>(60, target); }},
+    {"product_f32_4_rows", [](Target target) { return product<float>(4, target); }},
+    {"product_f64_60_rows", [](Target target) { return product<double>(60, target); }},
+    {"product_bf16_60_rows", [](Target target) { return product<BFloat16>(60, target); }},
+    {"product_bf16_4_rows", [](Target target) { return product<BFloat16>(4, target); }},
+    {"product_f16_60_rows", [](Target target) { return product<Float16>(60, target); }},
     {"sample_f64", sample},
 };
 

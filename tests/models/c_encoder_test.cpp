@@ -2,7 +2,9 @@
 // Handles of encoders give what Encoder, WordPiece and SentenceEncoder give, and say why where they cannot.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
+#include <memory>
 
 #include "c_face.hpp"
 #include "models/tiny_model.hpp"
@@ -86,6 +88,55 @@ TEST(CEncoder, ForwardHasTheBitsOfCpp) {
             (std::array{e.layers, e.heads, e.head_dim, e.model_dim, e.intermediate_dim, e.vocab_size, e.token_types,
                         e.max_tokens}));
   EXPECT_EQ(extents.texts, 0);
+}
+
+TEST(CEncoder, OptionsAreThoseOfCpp) {
+  const Folder at;
+  at.add_tokenizer();
+  std::vector<std::int64_t> ids{2, 5, 6, 3};
+  const mh_tensor c_ids = list(ids);
+  const char* const text = "a b, c.";
+  for (const EncoderOptions& given : {EncoderOptions{}, EncoderOptions{.products = Type::bfloat16},
+                                      EncoderOptions{.precision = Type::float16, .products = Type::bfloat16}}) {
+    mh_encoder_options options;
+    mh_encoder_options_init(&options, sizeof options);
+    EXPECT_EQ((std::array{options.precision, options.products, options.reserved}),
+              (std::array{mh_type{MH_FLOAT32}, mh_type{MH_FLOAT32}, 0}));
+    if (given.precision == Type::float16) options.precision = MH_FLOAT16;
+    if (given.products == Type::bfloat16) options.products = MH_BFLOAT16;
+    mh_encoder* opened = nullptr;
+    ASSERT_EQ(mh_encoder_open_with(at.path().c_str(), &options, &opened), MH_OK) << mh_last_error_message();
+    const std::unique_ptr<mh_encoder, void (*)(mh_encoder*)> owner(opened, mh_encoder_destroy);
+    const SentenceEncoder wanted(at.path(), given);
+    Matrix<float> output(4, 15), by_cpp(4, 15), vector(1, 15);
+    const mh_tensor to = c_face::tensor_of(MatrixView<float>(output)),
+                    row = c_face::tensor_of(MatrixView<float>(vector));
+    mh_encoder_call call;
+    mh_encoder_call_init(&call, sizeof call);
+    call.ids = &c_ids;
+    ASSERT_EQ(mh_encoder_forward(opened, &call, &to, nullptr), MH_OK) << mh_last_error_message();
+    wanted.encoder().forward({.ids = ids}, by_cpp);
+    EXPECT_TRUE(std::ranges::equal(output.values(), by_cpp.values()));
+    ASSERT_EQ(mh_encoder_encode(opened, &text, 1, &row, nullptr), MH_OK) << mh_last_error_message();
+    const std::string sentence = text;
+    const Matrix<float> encoded = wanted.encode({&sentence, 1});
+    EXPECT_TRUE(std::ranges::equal(vector.values(), encoded.values()));
+  }
+  mh_encoder* none = nullptr;
+  const auto refused = [&](mh_status status, const std::string& word, const auto& change) {
+    mh_encoder_options options;
+    mh_encoder_options_init(&options, sizeof options);
+    change(options);
+    EXPECT_EQ(mh_encoder_open_with(at.path().c_str(), &options, &none), status);
+    EXPECT_NE(std::string(mh_last_error_message()).find(word), std::string::npos) << mh_last_error_message();
+    EXPECT_EQ(none, nullptr);
+  };
+  refused(MH_BAD_OPTION, "products is float16; it must be", [](mh_encoder_options& o) { o.products = MH_FLOAT16; });
+  refused(MH_BAD_OPTION, "precision is float64; it must be", [](mh_encoder_options& o) { o.precision = MH_FLOAT64; });
+  refused(MH_BAD_TYPE, "products has type int64", [](mh_encoder_options& o) { o.products = MH_INT64; });
+  refused(MH_BAD_ARGUMENT, "reserved is 1", [](mh_encoder_options& o) { o.reserved = 1; });
+  EXPECT_EQ(mh_encoder_open_with(at.path().c_str(), nullptr, nullptr), MH_BAD_ARGUMENT);
+  EXPECT_EQ(mh_encoder_open_with(nullptr, nullptr, &none), MH_BAD_ARGUMENT);
 }
 
 // Statistics of two layers, and gates.

@@ -78,18 +78,19 @@ void feed_at_random(const Decoder& decoder, KvStorage storage, unsigned seed) {
   }
 }
 
-class DecoderBits : public ::testing::TestWithParam<std::tuple<const char*, KvStorage>> {};
+class DecoderBits : public ::testing::TestWithParam<std::tuple<const char*, KvStorage, Type>> {};
 
 TEST_P(DecoderBits, DoNotDependOnTheCalls) {
-  const auto [type, storage] = GetParam();
-  const Decoder decoder = TinyDecoder(type).decoder();
+  const auto [type, storage, products] = GetParam();
+  const Decoder decoder = TinyDecoder(type).decoder({.products = products});
   for (unsigned seed = 0; seed < 3; ++seed) feed_at_random(decoder, storage, seed);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, DecoderBits,
                          ::testing::Combine(::testing::Values("gpt2", "llama"),
                                             ::testing::Values(KvStorage::float32, KvStorage::bfloat16,
-                                                              KvStorage::float16, KvStorage::int8)));
+                                                              KvStorage::float16, KvStorage::int8),
+                                            ::testing::Values(Type::float32, Type::bfloat16)));
 
 TEST(Decoder, StorageIsARounding) {
   for (const char* type : {"gpt2", "llama"}) {

@@ -123,12 +123,16 @@ TEST(Encoder, FamiliesAndActivationsAreTheDefinition) {
   std::printf("encoder: worst error %.2g\n", most);
 }
 
-TEST(Encoder, BitsOfASequenceAreItsOwn) {
+class EncoderProducts : public ::testing::TestWithParam<Type> {};
+INSTANTIATE_TEST_SUITE_P(Types, EncoderProducts, ::testing::Values(Type::float32, Type::bfloat16),
+                         [](const auto& tested) { return std::string(type_name(tested.param)); });
+
+TEST_P(EncoderProducts, BitsOfASequenceAreItsOwn) {
   for (const char* family : {"bert", "roberta"}) {
     const TinyModel model(family, 4);
     const TemporaryFolder folder;
     model.write(folder);
-    const Encoder encoder(folder.path());
+    const Encoder encoder(folder.path(), {.products = GetParam()});
     const Batch batch(model, {9, 4, 18, 1, 12, 17, 2});
     for (Target target : available_targets()) {
       const Result all = run(encoder, batch.input(), {.target = target});
@@ -145,11 +149,11 @@ TEST(Encoder, BitsOfASequenceAreItsOwn) {
   }
 }
 
-TEST(Encoder, BitsOfManyRowsAndOfTheThreadsMode) {
+TEST_P(EncoderProducts, BitsOfManyRowsAndOfTheThreadsMode) {
   const TinyModel model("bert", 5);
   const TemporaryFolder folder;
   model.write(folder);
-  const Encoder encoder(folder.path());
+  const Encoder encoder(folder.path(), {.products = GetParam()});
   // More rows than go through a feed-forward layer at once.
   const Batch batch(model, {20, 20, 20, 20, 20, 20, 20, 20, 20, 20, 20, 20, 20, 20, 20, 20, 20, 20, 20, 20, 20, 3});
   const Result one = run(encoder, batch.input());
@@ -165,11 +169,11 @@ TEST(Encoder, BitsOfManyRowsAndOfTheThreadsMode) {
   EXPECT_TRUE(std::equal(alone.output.begin(), alone.output.end(), one.output.end() - 3 * model.width));
 }
 
-TEST(Encoder, CallsAllocateNothing) {
+TEST_P(EncoderProducts, CallsAllocateNothing) {
   const TinyModel model("roberta", 6);
   const TemporaryFolder folder;
   model.write(folder);
-  const Encoder encoder(folder.path());
+  const Encoder encoder(folder.path(), {.products = GetParam()});
   const Batch batch(model, {9, 4, 18});
   std::vector<float> output(static_cast<std::size_t>(batch.tokens() * model.width));
   const MatrixView<float> view(output.data(), {batch.tokens(), model.width});
@@ -205,13 +209,14 @@ TEST(Encoder, NamesMayVary) {
   EXPECT_EQ(unused, (std::vector<std::string>{"cls.predictions.bias", "some.bert.pooler.dense.weight"}));
 }
 
-TEST(Encoder, GatesScaleHeadsInBits) {
+TEST_P(EncoderProducts, GatesScaleHeadsInBits) {
+  const EncoderOptions options{.products = GetParam()};
   for (const char* family : {"bert", "distilbert"}) {
     TinyModel model(family, 9);
     const Batch batch(model, {6, 11});
     const TemporaryFolder folder, other;
     model.write(folder);
-    const Encoder encoder(folder.path());
+    const Encoder encoder(folder.path(), options);
     // Axes turned around and layers apart; the second layer's first head is off, its second halved.
     std::vector<double> gates(10, 1);
     gates[1] = 0, gates[5] = 0.5;
@@ -226,7 +231,7 @@ TEST(Encoder, GatesScaleHeadsInBits) {
     model.write(other);
     const Result plain = run(encoder, batch.input()), gated = run(encoder, input);
     EXPECT_NE(plain.output, gated.output);
-    EXPECT_EQ(gated.output, run(Encoder(other.path()), batch.input()).output) << family;
+    EXPECT_EQ(gated.output, run(Encoder(other.path(), options), batch.input()).output) << family;
     gates[1] = gates[5] = 1;
     EXPECT_EQ(plain.output, run(encoder, input).output) << "gates of 1";
   }

@@ -61,6 +61,38 @@ TEST(LanguageSpeaks, ItsLogitsAreThoseOfTraining) {
   EXPECT_LT(away, 2e-5f * largest);
 }
 
+// Products of bfloat16, over a cache of either type.
+TEST(LanguageSpeaks, InBFloat16) {
+  const Decoder exact(folder()), narrow(folder(), {.products = Type::bfloat16});
+  const std::int64_t classes = language::vocabulary();
+  const auto logits = [&](const Decoder& decoder, const Ids& ids, KvStorage storage) {
+    Matrix<float> every(std::ssize(ids), classes);
+    KvCache cache(decoder.cache_spec(128, storage));
+    const KvSequence sequence = cache.add();
+    decoder.forward({.ids = ids, .cu_seqlens = {}, .sequences = {&sequence, 1}}, cache, {}, {}, {.every_logit = every});
+    return every;
+  };
+  for (const KvStorage storage : {KvStorage::float32, KvStorage::bfloat16}) {
+    double largest = 0, away = 0, same = 0, tokens = 0;
+    for (std::uint64_t i = 0; i < 40; ++i) {
+      const Ids ids = language::tokens_of(stories::story(11, i, Part::held_out)).ids;
+      const Matrix<float> wanted = logits(exact, ids, KvStorage::float32), given = logits(narrow, ids, storage);
+      for (std::int64_t t = 0; t < std::ssize(ids); ++t, ++tokens) {
+        const float *const a = &wanted(t, 0), *const b = &given(t, 0);
+        same += std::max_element(a, a + classes) - a == std::max_element(b, b + classes) - b;
+        for (std::int64_t c = 0; c < classes; ++c) {
+          largest = std::max(largest, double{std::abs(a[c])});
+          away = std::max(away, double{std::abs(a[c] - b[c])});
+        }
+      }
+    }
+    EXPECT_LT(away, 0.02 * largest);
+    EXPECT_GT(same, 0.97 * tokens);
+    std::printf("logits of products of bfloat16, cache %s: worst error %.2g of the largest, %.2f %% the same token\n",
+                storage == KvStorage::float32 ? "float32" : "bfloat16", away / largest, 100 * same / tokens);
+  }
+}
+
 // The likeliest token each time makes stories out of beginnings that training never met.
 TEST(LanguageSpeaks, TellsStories) {
   const Decoder decoder(folder());

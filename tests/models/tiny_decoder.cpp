@@ -64,10 +64,10 @@ void TinyDecoder::write(const TemporaryFolder& folder) const {
   folder.write("config.json", "{" + fields + "}");
 }
 
-Decoder TinyDecoder::decoder() const {
+Decoder TinyDecoder::decoder(const DecoderOptions& options) const {
   const TemporaryFolder folder;
   write(folder);
-  return Decoder(folder.path());
+  return Decoder(folder.path(), options);
 }
 
 }  // namespace multihead::testing

@@ -21,7 +21,7 @@ struct TinyDecoder {
   explicit TinyDecoder(const std::string& type, unsigned seed = 1);
 
   void write(const TemporaryFolder& folder) const;
-  Decoder decoder() const;  // by way of a folder
+  Decoder decoder(const DecoderOptions& options = {}) const;  // by way of a folder
 };
 
 }  // namespace multihead::testing

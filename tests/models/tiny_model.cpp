@@ -73,14 +73,24 @@ void TinyModel::write(const TemporaryFolder& folder, const std::map<std::string,
   folder.write("config.json", config());
 }
 
+double TinyModel::factor(double value) const {
+  return narrow_products ? static_cast<float>(BFloat16(static_cast<float>(value))) : value;
+}
+
+TinyModel::Rows TinyModel::rounded(Rows x) const {
+  for (std::vector<double>& row : x)
+    for (double& e : row) e = factor(e);
+  return x;
+}
+
 TinyModel::Rows TinyModel::linear(const std::string& name, const Rows& x) const {
   const TinyTensor &weight = tensors.at(name + ".weight"), &bias = tensors.at(name + ".bias");
   const auto out = static_cast<std::size_t>(weight.shape[0]), in = static_cast<std::size_t>(weight.shape[1]);
   Rows y(x.size(), std::vector<double>(out));
   for (std::size_t r = 0; r < x.size(); ++r)
     for (std::size_t o = 0; o < out; ++o) {
-      y[r][o] = bias.values[o];
-      for (std::size_t i = 0; i < in; ++i) y[r][o] += x[r][i] * weight.values[o * in + i];
+      y[r][o] = factor(bias.values[o]);
+      for (std::size_t i = 0; i < in; ++i) y[r][o] += factor(x[r][i]) * factor(weight.values[o * in + i]);
     }
   return y;
 }
@@ -129,8 +139,9 @@ TinyTruth TinyModel::run(const std::vector<std::int64_t>& ids, const std::vector
   for (std::int64_t i = 0; i < layers; ++i) {
     const std::string at = layer(i) + "attention.";
     const bool s = distilbert();
-    const Rows q = linear(at + (s ? "q_lin" : "self.query"), x), k = linear(at + (s ? "k_lin" : "self.key"), x);
-    const Rows v = linear(at + (s ? "v_lin" : "self.value"), x);
+    const Rows q = rounded(linear(at + (s ? "q_lin" : "self.query"), x));
+    const Rows k = rounded(linear(at + (s ? "k_lin" : "self.key"), x));
+    const Rows v = rounded(linear(at + (s ? "v_lin" : "self.value"), x));
     Rows concat(n, std::vector<double>(w));
     auto& weights = truth.weights.emplace_back();
     for (std::size_t h = 0; h < w / d; ++h) {
@@ -149,7 +160,7 @@ TinyTruth TinyModel::run(const std::vector<std::int64_t>& ids, const std::vector
       }
     }
     x = normed(s ? layer(i) + "sa_layer_norm" : at + "output.LayerNorm",
-               linear(at + (s ? "out_lin" : "output.dense"), concat), x);
+               rounded(linear(at + (s ? "out_lin" : "output.dense"), concat)), x);
     Rows middle = linear(layer(i) + (s ? "ffn.lin1" : "intermediate.dense"), x);
     for (std::vector<double>& r : middle)
       for (double& e : r) e = activated(e);

@@ -53,6 +53,7 @@ struct TinyModel {
   std::string activation = "gelu";
   std::int64_t layers = 2, heads = 3, width = 15, intermediate = 22, vocabulary = 37, positions = 20, types = 2;
   double eps = 1e-5;
+  bool narrow_products = false;               // run() rounds to bfloat16 where an encoder of such products does
   std::map<std::string, TinyTensor> tensors;  // by their names without the prefix
 
   explicit TinyModel(const std::string& type, unsigned seed = 1);
@@ -70,6 +71,8 @@ struct TinyModel {
   std::string layer(std::int64_t i) const {
     return (distilbert() ? "transformer.layer." : "encoder.layer.") + std::to_string(i) + ".";
   }
+  double factor(double value) const;
+  Rows rounded(Rows x) const;
   Rows linear(const std::string& name, const Rows& x) const;
   Rows normed(const std::string& name, const Rows& x, const Rows& residual) const;
   double activated(double x) const;

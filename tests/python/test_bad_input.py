@@ -182,7 +182,8 @@ def encoder(whole, made):
     call = whole["call"]
     with tempfile.TemporaryDirectory() as models:
         faces.write_models(pathlib.Path(models))
-        opened = multihead.Encoder(pathlib.Path(models) / call["folder"])
+        opened = multihead.Encoder(pathlib.Path(models) / call["folder"],
+                                   **{name: call[name] for name in ("precision", "products") if name in call})
         return opened(call["ids"], call.get("cu_seqlens"), call.get("token_types"), gates=gates_of(call), **whole.get("run", {}))
 
 

@@ -107,10 +107,10 @@ class Tiny(unittest.TestCase):
         self.assertEqual(decoder.tokenizer.decode(ids, special=False),
                          "The old farmer Rosa has a blue mirror. The mirror is near the stable.")
 
-    def test_precision(self):
+    def test_types(self):
         exact = self.logits([1, 2, 3])
-        for precision in ("bfloat16", "float16"):
-            decoder = Decoder(self.folder, precision=precision)
+        for options in ({"precision": "bfloat16"}, {"precision": "float16"}, {"products": "bfloat16"}):
+            decoder = Decoder(self.folder, **options)
             cache = decoder.cache(128)
             rounded = decoder.forward([1, 2, 3], cache, cache.add())
             self.assertNotEqual(rounded.tobytes(), exact.tobytes())
@@ -178,6 +178,7 @@ class Tiny(unittest.TestCase):
                 (OSError, "nowhere", lambda: Decoder("/nowhere")), (TypeError, "folder has type NoneType", lambda: Decoder(None)),
                 (ValueError, "character 0", lambda: Decoder("a\0b")), (ValueError, "no file", lambda: Decoder("\ud800")),
                 (ValueError, "precision is 'int8'", lambda: Decoder(self.folder, precision="int8")),
+                (ValueError, "products is 'float16'", lambda: Decoder(self.folder, products="float16")),
                 (TypeError, "positions has type str", lambda: self.decoder.cache("a")),
                 (ValueError, "positions is 0", lambda: self.decoder.cache(0)),
                 (ValueError, "storage is 'int4'", lambda: self.decoder.cache(9, storage="int4"))):

@@ -59,6 +59,25 @@ class Tiny(unittest.TestCase):
         self.assertIsNone(some[0])
         np.testing.assert_array_equal(some[1], weights[1][1, 3:4])
 
+    def test_types(self):
+        ids = [token.id for token in self.encoder.tokens("the cat sat")]
+        exact = self.encoder(ids)
+        found = {exact.tobytes()}
+        for options in ({"products": "bfloat16"}, {"precision": "bfloat16"}, {"precision": "float16"},
+                        {"precision": "bfloat16", "products": "bfloat16"}):
+            encoder = Encoder(self.folder.name, **options)
+            states, weights = encoder(ids, return_weights=True)
+            self.assertEqual((states.dtype, weights[0].dtype), (np.float32, np.float32))
+            np.testing.assert_allclose(states, exact, atol=0.1)
+            found.add(states.tobytes())
+            np.testing.assert_allclose(encoder.encode("the cat sat"), self.encoder.encode("the cat sat"), atol=0.05)
+        self.assertEqual(len(found), 5)
+        self.assertEqual(Encoder(self.folder.name, products="float32")(ids).tobytes(), exact.tobytes())
+        with self.assertRaisesRegex(ValueError, "Encoder: products is 'float16'; one of \"float32\", \"bfloat16\" is wanted"):
+            Encoder(self.folder.name, products="float16")
+        with self.assertRaisesRegex(ValueError, "Encoder: precision is 'int8'"):
+            Encoder(self.folder.name, precision="int8")
+
     def test_sentences(self):
         vectors = self.encoder.encode(["the cat sat", "dog", "", "the cat sat"])
         self.assertEqual((vectors.shape, vectors.dtype), ((4, 8), np.float32))

@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 from . import _core
 from ._byte_pair import BytePair, Path, named
 from ._cache import KvCache, Sequences, Storage
-from ._types import Integers, Target
-
-Precision = Literal["float32", "bfloat16", "float16"]
+from ._types import Integers, Precision, Products, Target
 
 
 @dataclass(frozen=True)
@@ -29,10 +27,11 @@ class DecoderExtents:
 
 
 class Decoder:
-    """A causal decoder in float32 (gpt2, llama), which tells how likely each token is to come next.
+    """A causal decoder (gpt2, llama), which tells how likely each token is to come next.
 
     folder has config.json and weights as safetensors, in one file or several. precision: "bfloat16" and "float16" round
-    every weight to that type as it is read. Immutable: any number of threads may call it, each on sequences of its own;
+    every weight to that type as it is read. products: "bfloat16" multiplies in bfloat16, with sums, norms, hidden states
+    and logits in float32, and keeps weights in half the memory; the cache says in what attention multiplies. Immutable: any number of threads may call it, each on sequences of its own;
     copies are the decoder itself, and it is not pickled. Raises OSError (a file that is missing or breaks a rule of its
     format) and ValueError (a model that is not built, by its name).
     """
@@ -42,9 +41,9 @@ class Decoder:
     _folder: bytes
     _tokenizer: BytePair | None
 
-    def __init__(self, folder: Path, *, precision: Precision = "float32") -> None:
+    def __init__(self, folder: Path, *, precision: Precision = "float32", products: Products = "float32") -> None:
         self._folder = named("Decoder", "folder", folder)
-        self._decoder = _core.Decoder.open(self._folder, precision)
+        self._decoder = _core.Decoder.open(self._folder, precision, products)
         self._tokenizer = None
 
     def __copy__(self) -> Decoder:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from . import _core
 from ._statistics import Statistics
-from ._types import Integers, Numbers, StatisticsAsked, Target, Weights
+from ._types import Integers, Numbers, Precision, Products, StatisticsAsked, Target, Weights
 
 
 class Token(NamedTuple):
@@ -39,17 +39,20 @@ class EncoderExtents:
 
 
 class Encoder:
-    """A bidirectional encoder in float32 (bert and what shares its form, roberta, xlm-roberta, distilbert).
+    """A bidirectional encoder (bert and what shares its form, roberta, xlm-roberta, distilbert).
 
-    folder has config.json, weights as safetensors and, for texts, the files of a WordPiece tokenizer. Immutable: any
-    number of threads may call it, copies are the encoder itself, and it is not pickled. Raises OSError (a file that is
-    missing or breaks a rule of its format) and ValueError (a model that is not built, by its name).
+    folder has config.json, weights as safetensors and, for texts, the files of a WordPiece tokenizer. precision:
+    "bfloat16" and "float16" round every weight to that type as it is read. products: "bfloat16" multiplies in bfloat16,
+    with sums, norms and all results in float32, and keeps weights in half the memory. Immutable: any number of threads
+    may call it, copies are the encoder itself, and it is not pickled. Raises OSError (a file that is missing or breaks a
+    rule of its format) and ValueError (a model that is not built, by its name).
     """
 
     __slots__ = ("_encoder",)
     _encoder: _core.Encoder
 
-    def __init__(self, folder: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> None:
+    def __init__(self, folder: str | bytes | os.PathLike[str] | os.PathLike[bytes], *, precision: Precision = "float32",
+                 products: Products = "float32") -> None:
         try:
             name = os.fsencode(folder)
         except TypeError as error:
@@ -57,7 +60,7 @@ class Encoder:
             raise TypeError(f"Encoder: folder has type {kind}; a str, bytes or os.PathLike is wanted") from error
         except UnicodeEncodeError as error:
             raise ValueError(f"Encoder: folder is {folder!r}, which is the name of no file") from error
-        self._encoder = _core.Encoder.open(name)
+        self._encoder = _core.Encoder.open(name, precision, products)
 
     def __copy__(self) -> Encoder:
         return self

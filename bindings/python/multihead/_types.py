@@ -21,6 +21,8 @@ Target = Literal["baseline", "avx2", "avx512", "avx512bf16", "amx", "neon"]
 Point = Literal["normalised", "scaled", "capped", "biased"]
 Gradient = Literal["q", "k", "v", "bias", "alibi_slopes", "relative_bias", "sinks", "scale"]
 DType = Literal["float32", "float64", "bfloat16", "float16"]
+Precision = Literal["float32", "bfloat16", "float16"]
+Products = Literal["float32", "bfloat16"]
 
 
 class RelativeBias(NamedTuple):
