@@ -11,6 +11,7 @@ import unittest
 
 SOURCE = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(SOURCE / "bench" / "compare"), str(SOURCE / "bench")]
+import limits  # noqa: E402
 import problems  # noqa: E402
 import report  # noqa: E402
 
@@ -42,27 +43,104 @@ class Pages(unittest.TestCase):
 class Rows(unittest.TestCase):
     rows = problems.rows(quick=False)
 
-    def test_names_are_unique_and_words_come_back(self):
+    def test_names_are_unique_and_problems_come_back(self):
         for rows in (self.rows, problems.rows(quick=True)):
             self.assertEqual(len({row.name for row in rows}), len(rows))
         for row in self.rows:
-            self.assertEqual(problems.problem_of(list(map(str, row.words()))).words(), row.words())
+            self.assertEqual(problems.named(row.name), row)
+            self.assertEqual(len(row.words()), 14, "main.cpp reads as many")
+
+    def test_recorded_rows_are_still_what_they_were(self):
+        for path in (SOURCE / "docs" / "performance").glob("*.json"):
+            for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
+                problem = problems.named(row["name"])
+                self.assertEqual((problem.name, problem.title, problem.work), (row["name"], row["title"], row["work"]))
 
     def test_work_is_that_of_visible_pairs(self):
-        def pairs(row):
-            seen = lambda i, j: j <= i and (not row.window or j > i - row.window) if row.causal else True  # noqa: E731
-            return sum(seen(i, j) for keys in row.lengths for i in range(row.length) for j in range(keys)) * row.heads
+        def sees(row, i, j):
+            if row.mask == "packed" and sum(i >= bound for bound in row.bounds) != sum(j >= bound for bound in row.bounds):
+                return False
+            if row.window and row.causal:
+                return i - row.window < j <= i
+            return -(row.window // 2) <= j - i < (row.window + 1) // 2 if row.window else j <= i or not row.causal
 
-        for row in (problems.Problem("forward", heads=3, length=19, head_dim=8),
-                    problems.Problem("forward", heads=3, length=19, head_dim=8, causal=True),
-                    problems.Problem("forward", heads=3, length=19, head_dim=8, causal=True, window=5),
-                    problems.Problem("forward", batch=4, heads=3, length=16, head_dim=8, padded=True)):
-            self.assertEqual(row.work, 4 * pairs(row) * row.head_dim, row.name)
+        def pairs(row):
+            return sum(sees(row, i, j) for keys in row.lengths for i in range(row.length) for j in range(keys))
+
+        small = {"heads": 3, "head_dim": 8}
+        for more in ({}, {"causal": True}, {"causal": True, "window": 5}, {"window": 6}, {"window": 7}, {"mask": "packed"},
+                     {"mask": "padded", "batch": 4}):
+            row = problems.Problem("forward", length=48, **small, **more)
+            self.assertEqual(row.pairs, pairs(row), row.name)
+            self.assertEqual(row.work, 4 * row.pairs * row.heads * row.head_dim)
         decode = problems.Problem("decode", "int8", heads=6, kv_heads=2, length=64, head_dim=8)
         self.assertEqual(decode.work, 2 * 2 * 64 * (8 + 4))  # an element a byte, a position a scale
         self.assertEqual(decode.flops, 4 * 6 * 64 * 8)
-        backward = problems.Problem("backward", heads=3, length=19, head_dim=8)
-        self.assertEqual(backward.work, 10 * pairs(backward) * backward.head_dim)
+        backward = problems.Problem("backward", length=19, **small)
+        self.assertEqual(backward.work, 10 * backward.pairs * 3 * 8)
+        layer = problems.Problem("layer", length=19, **small)
+        self.assertEqual(layer.work, 8 * 19 * 24 * 24 + 4 * 19 * 19 * 24)
+
+
+class Limits(unittest.TestCase):
+    """The most that a core can do, on paper."""
+
+    def found(self, target="avx2", after=None, **more):
+        ceilings = {"fma_f32": {"GFLOPS": 40.0}, "fma_f64": {"GFLOPS": 20.0}, "read_L2": {"GBps": 80.0, "bytes": 1 << 18},
+                    "read_memory": {"GBps": 10.0, "bytes": 1 << 26}, **more}
+        return {"ceilings": ceilings, "ceilings_after": after or {}, "machine": {"target": target}, "rows": []}
+
+    def limit(self, problem, found=None, threads=1):
+        return limits.limit({"name": problem.name, "threads": threads}, found or self.found())
+
+    def test_attention_is_the_ceiling_without_what_the_softmax_takes(self):
+        plain = problems.Problem("forward", length=1024)
+        self.assertAlmostEqual(self.limit(plain), 40 * 128 / 136)
+        self.assertAlmostEqual(self.limit(plain, threads=2), 80 * 128 / 136)
+        self.assertAlmostEqual(self.limit(problems.Problem("forward", length=1024, head_dim=128)), 40 * 256 / 264)
+        self.assertAlmostEqual(self.limit(problems.Problem("forward", "float64", length=1024)), 20 * 128 / 142)
+        self.assertAlmostEqual(self.limit(problems.Problem("backward", length=1024)), 40 * 320 / 328)
+        self.assertAlmostEqual(self.limit(plain, self.found(after={"fma_f32": {"GFLOPS": 50.0}})), 50 * 128 / 136)
+
+    def test_edges_cost_half_a_register(self):
+        causal = problems.Problem("forward", length=1024, causal=True)
+        self.assertAlmostEqual(self.limit(causal), 40 * 128 / 136 * 512.5 / (512.5 + 3.5))
+        self.assertAlmostEqual(self.limit(causal, self.found("avx512")), 40 * 128 / 136 * 512.5 / (512.5 + 7.5))
+        window = problems.Problem("forward", length=4096, window=128)
+        width = window.pairs / 4096
+        self.assertAlmostEqual(self.limit(window), 40 * 128 / 136 * width / (width + 7))
+
+    def test_pairs_and_tiles_have_peaks_of_their_own(self):
+        problem = problems.Problem("forward", "bfloat16", length=1024)
+        self.assertAlmostEqual(self.limit(problem, self.found("avx512bf16", bf16_dot={"GFLOPS": 80.0})), 80 * 64 / 72)
+        self.assertAlmostEqual(self.limit(problem), 40 * 128 / 136)
+        amx = self.found("amx", bf16_tile={"GFLOPS": 480.0})
+        self.assertAlmostEqual(self.limit(problem, amx), 480 * min(1, (256 / 480) / (16 / 40)))
+        self.assertAlmostEqual(self.limit(problems.Problem("forward", length=1024), amx), 80)
+
+    def test_what_reads_is_bound_by_reading(self):
+        few, many = (problems.Problem("product", rows=rows, inner=768, columns=3072) for rows in (1, 512))
+        self.assertAlmostEqual(self.limit(few), few.work / (768 * 3072 * 4) * 10)
+        self.assertAlmostEqual(self.limit(many), 40)
+        decode = problems.Problem("decode", heads=4, kv_heads=4, length=131072, head_dim=128)
+        self.assertAlmostEqual(self.limit(decode), 10)
+        group = problems.Problem("decode", heads=128, kv_heads=4, length=131072, head_dim=128)
+        self.assertAlmostEqual(self.limit(group), 40 * group.cache_bytes / group.flops)
+        self.assertIsNone(self.limit(decode, threads=2))
+        self.assertIsNone(self.limit(problems.Problem("sample", "float64")))
+        encoder = problems.Problem("encoder", batch=1, length=128)
+        self.assertAlmostEqual(self.limit(encoder), 1 / (2.8689e9 / 40e9), 1)
+        inside = problems.Problem("layer", heads=12, length=512)
+        self.assertLess(self.limit(inside), 40)
+        self.assertGreater(self.limit(inside), 40 * 128 / 136)
+
+    def test_words_of_the_goal(self):
+        problem, found = problems.Problem("forward", length=1024), self.found()
+        row = {"name": problem.name, "threads": 1, "fastest_peer": "PyTorch", "contestants": {"PyTorch": {}, "multihead": {}}}
+        for ratio, rate, word in ((1.2, 30.0, "yes"), (1.1, 30.0, "no"), (1.1, 32.0, "beyond the ceiling"), (1.3, 32.0, "yes")):
+            row["ratio"], row["contestants"]["PyTorch"]["rate"] = ratio, rate
+            self.assertEqual(report.goal(row, found), word)
+        self.assertIn("| 1.18 | yes", report.verdict(row, found))
 
 
 if __name__ == "__main__":

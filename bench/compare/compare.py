@@ -64,7 +64,7 @@ class Process:
         return answer
 
     def prepare(self, problem, folder, name):
-        answer = self.ask("prepare", folder, name, *problem.words()[1:])
+        answer = self.ask("prepare", folder, name, *problem.words())
         return "" if answer == "ready" else answer.removeprefix("cannot ")
 
     def run(self, repeats):
@@ -82,32 +82,32 @@ class Ours:
         self.build, self.threads, self.folder = build, threads, folder
         self.program = Process([build / "multihead_compare_bench", threads])
         self.python = peer_process(OURS, build, threads)
-        self.encoder, self.run = None, self.program.run
+        self.encoders, self.run = {}, self.program.run  # by what they multiply
 
     def prepare(self, problem, folder, name):
         if problem.kind == "encoder":
-            return self.prepare_encoder(folder, name)
-        process = self.python if problem.kind == "sample" else self.program
+            return self.prepare_encoder(folder, name, problem.type)
+        process = self.python if problem.kind == "sample" and not problem.caller else self.program
         self.run = process.run
         return process.prepare(problem, folder, name)
 
-    def prepare_encoder(self, folder, name):
+    def prepare_encoder(self, folder, name, products):
         import numpy
         program, model = self.build / "multihead_encoder_bench", environment.CACHE / "all-MiniLM-L6-v2"
         if not program.exists() or not model.is_dir():
             return "utf8proc or the model is missing (.ci/fetch-model brings the latter)"
-        if self.encoder is None:
-            self.encoder = peers.sibling("encoder").Ours(program, model, self.threads, self.folder)
-        ids = numpy.load(folder / "ids.npy")
-        numpy.save(folder / f"{name}.npy", self.encoder.output(ids).reshape(-1))
-        self.run = lambda repeats: self.encoder.run(ids, repeats, processor=self.threads == 1)
+        if products not in self.encoders:
+            self.encoders[products] = peers.sibling("encoder").Ours(program, model, self.threads, self.folder, products)
+        encoder, ids = self.encoders[products], numpy.load(folder / "ids.npy")
+        numpy.save(folder / f"{name}.npy", encoder.output(ids).reshape(-1))
+        self.run = lambda repeats: encoder.run(ids, repeats, processor=self.threads == 1)
         return ""
 
     def end(self):
         self.program.end(), self.python.end()
-        if self.encoder is not None:
-            self.encoder.process.stdin.close()
-            self.encoder.process.wait()
+        for encoder in self.encoders.values():
+            encoder.process.stdin.close()
+            encoder.process.wait()
 
 
 def peer_process(name, build, threads):
@@ -192,8 +192,7 @@ def row_of(problem, threads, seconds, lacks, differences):
         row["fastest_peer"] = min(sound, key=lambda name: statistics.median(seconds[name]))
         row["ratio"] = statistics.median(theirs / ours for theirs, ours in zip(seconds[row["fastest_peer"]], seconds[OURS]))
     if problem.kind == "product" and problem.rows < 16:
-        size = {"float64": 8, "float32": 4}.get(problem.type, 2)
-        row["weight_bytes"] = problem.inner * problem.columns * size
+        row["weight_bytes"] = problem.weight_bytes
     if problem.kind == "decode":
         row["cache_bytes"], row["flops"] = problem.cache_bytes, problem.flops
     return row

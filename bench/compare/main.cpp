@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // multihead_compare_bench THREADS: our side of compare.py. Lines on standard input:
 //
-//   prepare FOLDER NAME KIND TYPE BATCH HEADS LENGTH HEAD_DIM CAUSAL WINDOW ROWS INNER COLUMNS KV_HEADS
-//              reads the operands from FOLDER, computes once, writes the results to FOLDER/NAME.npy; says "ready" or
+//   prepare FOLDER RESULT NAME KIND TYPE BATCH HEADS KV_HEADS LENGTH HEAD_DIM CAUSAL LEFT RIGHT ROWS INNER COLUMNS
+//              reads the operands from FOLDER, computes once, writes them to FOLDER/RESULT.npy; says "ready" or
 //              "cannot" and why
 //   run N      computes N times into the same outputs; says the seconds of one, of the processor with one thread
 //
 // Operands are float32 or float64 as NumPy writes them, and converted here, before anything is timed.
+#include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <ctime>
@@ -30,8 +32,8 @@ using namespace multihead;
 // As problems.py has it.
 struct Problem {
   std::filesystem::path folder;
-  std::string name, kind, type;
-  std::int64_t batch, heads, length, head_dim, causal, window, rows, inner, columns, kv_heads;
+  std::string result, name, kind, type;
+  std::int64_t batch, heads, kv_heads, length, head_dim, causal, left, right, rows, inner, columns;
 };
 
 using Call = std::function<void()>;
@@ -56,33 +58,51 @@ void write(const Problem& problem, const std::vector<std::vector<T>*>& results) 
   for (const std::vector<T>* result : results)
     for (T x : *result) all.push_back(static_cast<Sum<T>>(x));
   const std::int64_t shape[1] = {static_cast<std::int64_t>(all.size())};
-  write_npy(problem.folder / (problem.name + ".npy"), std::span<const Sum<T>>(all), shape);
+  write_npy(problem.folder / (problem.result + ".npy"), std::span<const Sum<T>>(all), shape);
+}
+
+// A list or matrix of the problem, where its folder holds one.
+template <class T>
+std::vector<T> given(const Problem& problem, const char* name) {
+  const std::filesystem::path file = problem.folder / (std::string(name) + ".npy");
+  if (!std::filesystem::exists(file)) return {};
+  const Array array = read_npy(file);
+  const std::span<const T> values = array.values<T>();
+  return {values.begin(), values.end()};
 }
 
 // Everything that a call of attention, or of its backward pass, reads and writes.
 template <class T>
 struct Attention {
-  std::array<std::int64_t, 4> extents;
+  std::array<std::int64_t, 4> extents, kv_extents;
   std::vector<T> q, k, v, out, d_out, d_q, d_k, d_v;
   std::vector<Sum<T>> lse;
-  std::vector<std::int64_t> lengths;
+  std::vector<std::int64_t> lengths, bounds;
+  std::vector<std::uint8_t> keep;
+  std::vector<float> bias;
   AttentionOptions options;
 
   Attention(const Problem& p, int threads)
       : extents{p.batch, p.heads, p.length, p.head_dim},
+        kv_extents{p.batch, p.kv_heads, p.length, p.head_dim},
         q(operand<T>(p, "q")),
         k(operand<T>(p, "k")),
         v(operand<T>(p, "v")),
-        out(q.size()) {
+        out(q.size()),
+        lengths(given<std::int64_t>(p, "lengths")),
+        bounds(given<std::int64_t>(p, "bounds")),
+        keep(given<std::uint8_t>(p, "keep")),
+        bias(given<float>(p, "bias")) {
     options.threads = threads, options.causal = p.causal != 0;
-    if (p.window > 0) options.window.left = p.window - 1;
-    const std::filesystem::path file = p.folder / "lengths.npy";
-    if (!std::filesystem::exists(file)) return;
-    const Array array = read_npy(file);
-    lengths.assign(array.values<std::int64_t>().begin(), array.values<std::int64_t>().end());
-    options.lengths = lengths;
+    options.window.left = p.left;
+    if (!options.causal) options.window.right = p.right;
+    options.lengths = lengths, options.cu_seqlens_q = options.cu_seqlens_k = bounds;
+    if (!keep.empty()) options.keep_mask = View<const std::uint8_t, 2>(keep.data(), {p.length, p.length});
+    if (!bias.empty()) options.bias = View<const float, 2>(bias.data(), {p.length, p.length});
   }
-  View4<const T> in(const std::vector<T>& values) const { return {values.data(), extents}; }
+  View4<const T> in(const std::vector<T>& values) const {
+    return {values.data(), values.size() == q.size() ? extents : kv_extents};
+  }
   View4<T> view(std::vector<T>& values) const { return {values.data(), extents}; }
 };
 
@@ -190,16 +210,68 @@ Call product(const Problem& problem, int threads) {
   return call;
 }
 
+// Self-attention with four weights, which are packed before.
+template <class T>
+struct Layer {
+  std::vector<T> x, y;
+  MultiHeadAttention<T> layer;
+  MultiHeadOptions options;
+
+  static MultiHeadAttention<T> made(const Problem& p) {
+    const std::int64_t width = p.heads * p.head_dim;
+    const std::vector<T> q = operand<T>(p, "Wq"), k = operand<T>(p, "Wk"), v = operand<T>(p, "Wv"),
+                         out = operand<T>(p, "Wo");
+    const auto view = [&](const std::vector<T>& weight) { return MatrixView<const T>(weight, {width, width}); };
+    MultiHeadWeights<T> weights;
+    weights.q = view(q), weights.k = view(k), weights.v = view(v), weights.out = view(out);
+    return {{.heads = p.heads, .order = WeightOrder::in_out}, weights};
+  }
+  explicit Layer(const Problem& p) : x(operand<T>(p, "x")), y(x.size()), layer(made(p)) {}
+};
+
+template <class T>
+Call layer(const Problem& problem, int threads) {
+  const auto given = std::make_shared<Layer<T>>(problem);
+  given->options.attention.threads = threads;
+  const std::array<std::int64_t, 3> extents{problem.batch, problem.length, problem.heads * problem.head_dim};
+  const Call call = [given, extents] {
+    given->layer.forward(View3<const T>(given->x.data(), extents), View3<T>(given->y.data(), extents), given->options);
+  };
+  call();
+  write<T>(problem, {&given->y});
+  return call;
+}
+
+// The chapter's, into the caller's output.
+Call sample(const Problem& problem) {
+  const auto matrix = [&](const char* name, std::int64_t rows, std::int64_t columns) {
+    Matrix<double> values(rows, columns);
+    const std::vector<double> read = operand<double>(problem, name);
+    std::copy(read.begin(), read.end(), values.data());
+    return values;
+  };
+  const auto output = std::make_shared<std::vector<double>>(6);
+  const Call call = [output, X = matrix("X", 2, 3), Wq = matrix("Wq", 3, 6), Wk = matrix("Wk", 3, 6),
+                     Wv = matrix("Wv", 3, 6), Wo = matrix("Wo", 6, 3)] {
+    multi_head_attention(X, Wq, Wk, Wv, Wo, 2, MatrixView<double>(*output, {2, 3}));
+  };
+  call();
+  write<double>(problem, {output.get()});
+  return call;
+}
+
 template <class T>
 Call prepare_typed(const Problem& problem, int threads) {
   if (problem.kind == "forward") return forward<T>(problem, threads);
   if (problem.kind == "backward") return backward<T>(problem, threads);
   if (problem.kind == "product") return product<T>(problem, threads);
+  if (problem.kind == "layer") return layer<T>(problem, threads);
   throw Error(ErrorCode::unsupported, "no " + problem.kind + " in " + problem.type);
 }
 
 Call prepare(const Problem& problem, int threads) {
   if (problem.kind == "decode") return prepare_decode(problem, threads);
+  if (problem.kind == "sample") return sample(problem);
   if (problem.type == "float32") return prepare_typed<float>(problem, threads);
   if (problem.type == "float64") return prepare_typed<double>(problem, threads);
   if (problem.type == "bfloat16") return prepare_typed<BFloat16>(problem, threads);
@@ -226,8 +298,8 @@ std::string answer(const std::string& line, int threads, Call& call) {
     return seconds.str();
   }
   Problem p;
-  words >> p.folder >> p.name >> p.kind >> p.type >> p.batch >> p.heads >> p.length >> p.head_dim >> p.causal >>
-      p.window >> p.rows >> p.inner >> p.columns >> p.kv_heads;
+  words >> p.folder >> p.result >> p.name >> p.kind >> p.type >> p.batch >> p.heads >> p.kv_heads >> p.length >>
+      p.head_dim >> p.causal >> p.left >> p.right >> p.rows >> p.inner >> p.columns;
   try {
     call = prepare(p, threads);
   } catch (const Error& error) {

@@ -24,9 +24,10 @@ class OpenVino:
                 raise Cannot(f"no {problem.type} on this processor")
             model = sibling("encoder").OpenVino(encoder_model(), self.threads, short)
             return keeping(lambda: model.output(arrays["ids"]))
-        if problem.kind not in ("forward", "product"):
+        ways = {"forward": self.attention, "product": self.product, "layer": self.layer}
+        if problem.kind not in ways:
             raise Cannot(f"no {problem.kind}")
-        model, inputs = (self.attention if problem.kind == "forward" else self.product)(problem, arrays, short)
+        model, inputs = ways[problem.kind](problem, arrays, short)
         settings = {"INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": precision}
         request = self.core.compile_model(model, "CPU", settings).create_infer_request()
         self.kept = inputs, [self.tensor(array, short) for array in inputs]  # bound by address
@@ -53,14 +54,41 @@ class OpenVino:
     def attention(self, problem, arrays, short):
         ops = self.openvino.opset13
         inputs = [arrays[name] for name in ("q", "k", "v")]
-        places = [ops.parameter(array.shape, getattr(self.openvino.Type, short)) for array in inputs]
-        more = {"causal": problem.causal}
-        if problem.padded or problem.window:
-            inputs.append(problem.mask())
-            places.append(ops.parameter(inputs[-1].shape, self.openvino.Type.boolean))
-            more = {"attention_mask": places[-1], "causal": False}
-        result = ops.scaled_dot_product_attention(*places[:3], **more)
+        visible = problem.visible(arrays)
+        mask = arrays["bias"][None, None] if problem.mask == "bias" else visible
+        if mask is not None:
+            inputs.append(mask)
+        types = [self.openvino.Type.boolean if array is visible else getattr(self.openvino.Type, short) for array in inputs]
+        places = [ops.parameter(array.shape, kind) for array, kind in zip(inputs, types)]
+        more = {"causal": problem.causal} if mask is None else {"attention_mask": places[3], "causal": False}
+        read = places[:3]
+        if problem.kv_heads:
+            read[1:] = (self.repeated(problem, place) for place in read[1:])
+        result = ops.scaled_dot_product_attention(*read, **more)
         return self.openvino.Model([result], places), inputs
+
+    def repeated(self, problem, rows):
+        """Each kv head as often as queries read it."""
+        import numpy
+        ops, heads, width = self.openvino.opset13, problem.heads, problem.head_dim
+        ones = ops.constant(numpy.ones((1, 1, heads // problem.kv_heads, 1, 1), numpy.float32))
+        wide = ops.multiply(ops.unsqueeze(rows, ops.constant(2, self.openvino.Type.i64)), ones)
+        return ops.reshape(wide, ops.constant(numpy.array([0, heads, -1, width])), True)
+
+    def layer(self, problem, arrays, short):
+        import numpy
+        ops, kind = self.openvino.opset13, getattr(self.openvino.Type, short)
+        x = ops.parameter(arrays["x"].shape, kind)
+        joined = lambda *names: numpy.concatenate([arrays[name] for name in names], 1)  # noqa: E731
+        constant = lambda *names: ops.convert(ops.constant(joined(*names)), kind)  # noqa: E731
+        order = lambda place, *axes: ops.transpose(place, ops.constant(numpy.array(axes)))  # noqa: E731
+        fused = ops.matmul(x, constant("Wq", "Wk", "Wv"), False, False)
+        split = (problem.batch, problem.length, 3, problem.heads, problem.head_dim)
+        parts = ops.split(order(ops.reshape(fused, ops.constant(numpy.array(split)), False), 2, 0, 3, 1, 4), ops.constant(0), 3)
+        q, k, v = (ops.squeeze(part, ops.constant(0)) for part in parts.outputs())
+        heads = order(ops.scaled_dot_product_attention(q, k, v, causal=False), 0, 2, 1, 3)
+        together = ops.reshape(heads, ops.constant(numpy.array(arrays["x"].shape)), False)
+        return self.openvino.Model([ops.matmul(together, constant("Wo"), False, False)], [x]), [arrays["x"]]
 
     def decode(self, problem, arrays):
         """Its cache is the state of a model, of a precision of its own, to which each call appends a token: it is set anew
@@ -99,10 +127,8 @@ class OpenVino:
             past = ops.read_value(empty, name, kind.f32, self.openvino.PartialShape([-1, kv_heads, -1, width]))
             grown = ops.concat([ops.gather(past, beams, ops.constant(0, kind.i64)), rows], 2)
             kept.append(ops.assign(grown, name))
-            if heads > kv_heads:  # each kv head as often as queries read it
-                ones = ops.constant(numpy.ones((1, 1, heads // kv_heads, 1, 1), numpy.float32))
-                grown = ops.reshape(ops.multiply(ops.unsqueeze(grown, ops.constant(2, kind.i64)), ones),
-                                    ops.constant(numpy.array([0, heads, -1, width])), True)
+            if heads > kv_heads:
+                grown = self.repeated(problem, grown)
             read.append(grown)
         result = ops.result(ops.scaled_dot_product_attention(q, *read, causal=False))
         return self.openvino.Model([result], kept, [q, *new.values(), beams])

@@ -29,6 +29,8 @@ class Torch:
         torch = self.torch
         if problem.type == "int8":
             raise Cannot("no attention over keys in int8")
+        if problem.caller:
+            raise Cannot(f"its packages from PyPI are called from Python, not {problem.caller}")
         torch.set_grad_enabled(problem.kind == "backward")
         kind = getattr(torch, problem.type)
         if problem.kind == "encoder":
@@ -36,15 +38,36 @@ class Torch:
             return keeping(lambda: model.output(arrays["ids"]))
         given = {name: torch.from_numpy(array) for name, array in arrays.items()}
         given = {name: tensor.to(kind) if tensor.is_floating_point() else tensor for name, tensor in given.items()}
-        call = {"forward": self.attention, "product": self.product, "sample": self.sample,
+        visible = problem.visible(arrays) if problem.kind in ("forward", "backward") else None
+        if visible is not None:
+            given["mask"] = torch.from_numpy(visible)
+        call = {"forward": self.attention, "product": self.product, "sample": self.sample, "layer": self.layer,
                 "backward": self.backward, "decode": self.decode}[problem.kind](problem, given)
         return keeping(call)
 
     def attention(self, problem, given):
-        masked = problem.padded or problem.window
-        options = {"attn_mask": self.torch.from_numpy(problem.mask())} if masked else {"is_causal": problem.causal}
-        function = self.torch.nn.functional.scaled_dot_product_attention
-        return lambda: function(given["q"], given["k"], given["v"], **options)
+        mask = given.get("mask", given.get("bias"))
+        options = {"is_causal": problem.causal} if mask is None else {"attn_mask": mask}
+        if problem.kv_heads:
+            options["enable_gqa"] = True
+        function, q, k, v = self.torch.nn.functional.scaled_dot_product_attention, given["q"], given["k"], given["v"]
+        whole = lambda: function(q, k, v, **options)  # noqa: E731
+        if problem.mask != "packed":
+            return whole
+        parts = [slice(*ends) for ends in zip(problem.bounds, problem.bounds[1:])]
+        each = lambda: self.torch.cat([function(q[:, :, at], k[:, :, at], v[:, :, at]) for at in parts], 2)  # noqa: E731
+        return faster([whole, each])
+
+    def layer(self, problem, given):
+        functional, shape = self.torch.nn.functional, (problem.batch, problem.length, problem.heads, problem.head_dim)
+        inside = self.torch.cat([given[name] for name in ("Wq", "Wk", "Wv")], 1).T.contiguous()
+        outside = given["Wo"].T.contiguous()
+
+        def run():
+            q, k, v = (part.view(shape).transpose(1, 2) for part in functional.linear(given["x"], inside).chunk(3, -1))
+            heads = functional.scaled_dot_product_attention(q, k, v)
+            return functional.linear(heads.transpose(1, 2).reshape(given["x"].shape), outside)
+        return run
 
     def decode(self, problem, given):
         """Queries of a kv head as rows, which see all keys alike, or as heads: whichever is faster here."""
@@ -83,9 +106,10 @@ class OnnxRuntime:
     def prepare(self, problem, arrays):
         if problem.kind == "decode":
             return self.decode(problem, arrays)
-        if problem.type != "float32" or problem.kind not in ("forward", "product"):
+        ways = {"forward": self.grouped if problem.kv_heads else self.attention, "product": self.product, "layer": self.layer}
+        if problem.type != "float32" or problem.kind not in ways:
             raise Cannot(f"no {problem.kind} in {problem.type} on a processor")
-        model, inputs, shape, turn = (self.attention if problem.kind == "forward" else self.product)(problem, arrays)
+        model, inputs, shape, turn = ways[problem.kind](problem, arrays)
         session = self.runtime.InferenceSession(model.SerializeToString(), self.options, ["CPUExecutionProvider"])
         binding = session.io_binding()
         values = {name: self.runtime.OrtValue.ortvalue_from_numpy(array) for name, array in inputs.items()}
@@ -101,17 +125,45 @@ class OnnxRuntime:
         import numpy
         shape = (problem.batch, problem.length, problem.heads * problem.head_dim)
         inputs = {name: numpy.ascontiguousarray(arrays[name].transpose(0, 2, 1, 3)).reshape(shape) for name in ("q", "k", "v")}
-        names = ["q", "k", "v"]
-        if problem.padded:
+        names, visible = ["q", "k", "v"], problem.visible(arrays)
+        if problem.mask == "padded":
             names += ["", "mask"]
             inputs["mask"] = numpy.array(problem.lengths, numpy.int32)
-        elif problem.window:
+        elif visible is not None or problem.mask:
             names += ["", "", "bias"]
-            inputs["bias"] = numpy.where(problem.mask(), 0, -numpy.inf).astype(numpy.float32)
-        node = dict(num_heads=problem.heads, unidirectional=int(problem.causal and not problem.window), domain="com.microsoft")
+            hides = arrays["bias"][None, None] if visible is None else numpy.where(visible, 0, -numpy.inf)
+            inputs["bias"] = hides.astype(numpy.float32)
+        node = dict(num_heads=problem.heads, unidirectional=int(problem.causal and visible is None), domain="com.microsoft")
         model = self.graph([("MultiHeadAttention", names, "y", node)], inputs, {})
+        return model, inputs, shape, self.heads_first(problem)
+
+    @staticmethod
+    def heads_first(problem):
+        import numpy
         split = (problem.batch, problem.length, problem.heads, problem.head_dim)
-        return model, inputs, shape, lambda y: numpy.ascontiguousarray(y.reshape(split).transpose(0, 2, 1, 3))
+        return lambda y: numpy.ascontiguousarray(y.reshape(split).transpose(0, 2, 1, 3))
+
+    def grouped(self, problem, arrays):
+        """Its GroupQueryAttention is causal; the whole prompt at once, with nothing in its cache."""
+        import numpy
+        if not problem.causal or problem.mask or problem.window:
+            raise Cannot("no grouped heads but causal ones")
+        inputs = {name: numpy.ascontiguousarray(arrays[name].transpose(0, 2, 1, 3)).reshape(1, problem.length, -1)
+                  for name in ("q", "k", "v")}
+        empty = numpy.zeros((1, problem.kv_heads, 0, problem.head_dim), numpy.float32)
+        inputs.update(past_k=empty, past_v=empty, last=numpy.array([problem.length - 1], numpy.int32),
+                      total=numpy.array([problem.length], numpy.int32))
+        node = dict(num_heads=problem.heads, kv_num_heads=problem.kv_heads, domain="com.microsoft")
+        outputs = dict.fromkeys(["y", "all_k", "all_v"], empty.dtype)
+        model = self.graph([("GroupQueryAttention", list(inputs), "y", node)], inputs, {}, outputs)
+        return model, inputs, inputs["q"].shape, self.heads_first(problem)
+
+    def layer(self, problem, arrays):
+        node = dict(num_heads=problem.heads, domain="com.microsoft")
+        nodes = [*(("MatMul", ["x", f"W{name}"], name, {}) for name in "qkv"),
+                 ("MultiHeadAttention", ["q", "k", "v"], "heads", node), ("MatMul", ["heads", "Wo"], "y", {})]
+        inputs, weights = {"x": arrays["x"]}, {name: arrays[name] for name in ("Wq", "Wk", "Wv", "Wo")}
+        return self.graph(nodes, inputs, weights), inputs, arrays["x"].shape, lambda y: y
 
     def decode(self, problem, arrays):
         """Its GroupQueryAttention writes the token's own key and value into the cache, in place, and reads it all."""
@@ -177,8 +229,8 @@ class NumPy:
 
     def prepare(self, problem, arrays):
         import numpy
-        if problem.kind != "sample":
-            raise Cannot("nothing but the sample")
+        if problem.kind != "sample" or problem.caller:
+            raise Cannot("nothing but the sample, from Python")
 
         def run():
             q, k, v = ((arrays["X"] @ arrays[name]).reshape(2, 2, 3).transpose(1, 0, 2) for name in ("Wq", "Wk", "Wv"))
@@ -198,8 +250,8 @@ class Multihead:
 
     def prepare(self, problem, arrays):
         import numpy
-        if problem.kind != "sample":
-            raise Cannot("nothing but the sample")
+        if problem.kind != "sample" or problem.caller:
+            raise Cannot("nothing but the sample, from Python")
         operands, out = [arrays[name] for name in ("X", "Wq", "Wk", "Wv", "Wo")], numpy.empty((2, 3))
         return (lambda: self.multihead.multi_head_attention(*operands, 2, out=out)), (lambda: [out])
 
@@ -210,7 +262,7 @@ PEERS = {"PyTorch": Torch, "ONNX-Runtime": OnnxRuntime, "OpenVINO": OpenVino, "N
 def prepared(peer, words):
     """(call, "ready") or (None, why not); the results lie in the folder."""
     import numpy
-    folder, problem = pathlib.Path(words[0]), problems.problem_of(words[1:])
+    folder, problem = pathlib.Path(words[0]), problems.named(words[2])
     try:
         call, result = peer.prepare(problem, {path.stem: numpy.load(path) for path in folder.glob("*.npy")})
     except Cannot as lack:

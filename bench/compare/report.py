@@ -13,9 +13,11 @@ import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import environment  # noqa: E402
+import limits  # noqa: E402
 
-GOAL = 1.2
+GOAL, BEYOND = 1.2, "beyond the ceiling"
 OURS, OTHERS = "multihead", ["PyTorch", "ONNX-Runtime", "OpenVINO", "NumPy"]
 COLORS = {"multihead": "#1b6ca8", "PyTorch": "#e07b39", "ONNX-Runtime": "#7a9e48", "OpenVINO": "#8c5fa8", "NumPy": "#8a8a8a"}
 PACKAGES = {"PyTorch": "torch", "ONNX Runtime": "onnxruntime", "OpenVINO": "openvino", "NumPy": "numpy"}
@@ -51,22 +53,6 @@ def name_of(found):
 
 # Shares -----------------------------------------------------------------------------------------------------------------
 
-def flops_ceiling(ceilings, kind, target):
-    """As bench/ceilings.hpp has it: GFLOP/s of one thread."""
-    tile = ceilings.get("bf16_tile", {}).get("GFLOPS")
-    if kind == "bfloat16" and target == "avx512bf16" and "bf16_dot" in ceilings:
-        return ceilings["bf16_dot"]["GFLOPS"]
-    if target == "amx" and tile and kind in ("bfloat16", "float32"):
-        return tile if kind == "bfloat16" else tile / 6
-    return ceilings["fma_f64" if kind == "float64" else "fma_f32"]["GFLOPS"]
-
-
-def read_ceiling(ceilings, size):
-    """GB/s of one thread reading so many bytes: of the least level of whose caches they fill half at most."""
-    levels = sorted((row for name, row in ceilings.items() if name.startswith("read_")), key=lambda row: row["bytes"])
-    return next((row for row in levels if size <= row["bytes"]), levels[-1])["GBps"]
-
-
 def share(row, name, found):
     """Of what the core can do, or None where nothing bounds the row but the way to it; of few rows what binds more."""
     rate = row["contestants"][name]["rate"]
@@ -74,20 +60,20 @@ def share(row, name, found):
         return decode_share(row, rate, found)
     if row["unit"] != "GFLOP/s":
         return None
-    computed = rate / (row["threads"] * flops_ceiling(found["ceilings"], row["type"], found["machine"]["target"]))
+    computed = rate / (row["threads"] * limits.multiplies(found["ceilings"], row["type"], found["machine"]["target"])[0])
     if "weight_bytes" not in row:
         return computed
     if row["threads"] > 1:
         return None  # the loop reads with one
     seconds = row["work"] / (rate * 1e9)
-    return max(computed, row["weight_bytes"] / seconds * 1e-9 / read_ceiling(found["ceilings"], row["weight_bytes"]))
+    return max(computed, row["weight_bytes"] / seconds * 1e-9 / limits.reads(found["ceilings"], row["weight_bytes"]))
 
 
 def decode_share(row, rate, found):
     """Of a plain loop that loads as many bytes, or of the multiply-adds, whichever binds more; the loop reads with one."""
     if row["threads"] > 1:
         return None
-    read = rate / read_ceiling(found["ceilings"], row["cache_bytes"])
+    read = rate / limits.reads(found["ceilings"], row["cache_bytes"])
     dots = row["type"] == "bfloat16" and found["machine"]["target"] == "avx512bf16" and "bf16_dot" in found["ceilings"]
     computed = found["ceilings"]["bf16_dot" if dots else "fma_f32"]["GFLOPS"]
     return max(read, row["flops"] / row["cache_bytes"] * rate / computed)
@@ -109,20 +95,37 @@ def cell(row, name, found):
     return text + " differs" if name in row["differing"] else text
 
 
-def verdict(row):
+def room(row, found):
+    """The row's limit over its fastest peer's rate; None where nothing bounds it or no peer does it."""
+    most = limits.limit(row, found)
+    return most and "ratio" in row and most / row["contestants"][row["fastest_peer"]]["rate"]
+
+
+def goal(row, found):
+    """Whether the row is at the goal, and if not, whether anything could be."""
+    if row["ratio"] >= GOAL:
+        return "yes"
+    possible = room(row, found)
+    return BEYOND if possible and possible < GOAL else "no"
+
+
+def verdict(row, found):
     if OURS not in row["contestants"]:
-        return "none | no"
+        return "none | | no"
     if "ratio" not in row:
-        return "no peer | yes"
-    return f"{row['ratio']:.2f} ({row['fastest_peer'].replace('-', ' ')}) | {'yes' if row['ratio'] >= GOAL else 'no'}"
+        return "no peer | | yes"
+    possible = room(row, found)
+    return (f"{row['ratio']:.2f} ({row['fastest_peer'].replace('-', ' ')}) | {f'{possible:.2f}' if possible else ''} | "
+            f"{goal(row, found)}")
 
 
 def table(rows, found):
     heads = [OURS, *(name for name in OTHERS if any(name in row["contestants"] for row in rows))]
-    lines = [f"| type | problem: {rows[0]['unit']} | " + " | ".join(name.replace("-", " ") for name in heads) + f" | ratio | {GOAL} |",
-             "|---|---|" + "---|" * (len(heads) + 2)]
+    lines = [f"| type | problem: {rows[0]['unit']} | " + " | ".join(name.replace("-", " ") for name in heads) +
+             f" | ratio | at most | {GOAL} |",
+             "|---|---|" + "---|" * (len(heads) + 3)]
     lines += [f"| {row['type']} | {row['title']} | " + " | ".join(cell(row, name, found) for name in heads) +
-              f" | {verdict(row)} |" for row in rows]
+              f" | {verdict(row, found)} |" for row in rows]
     return "\n".join(lines)
 
 
@@ -136,6 +139,16 @@ def ceilings_table(found):
     return "\n".join(lines)
 
 
+def summary(found, against):
+    """How many rows are at the goal, and of the others how many could be."""
+    words = [goal(row, found) for row in against]
+    passed = sum((room(row, found) or GOAL) < 1 for row in against)
+    return (f"{words.count('yes')} of {len(words)} rows that a peer can do are at {GOAL} times the fastest of them or more. In "
+            f"{words.count(BEYOND)} others that would be beyond the ceiling: more than this core could do at most" +
+            (f" (in {passed}, as much as the peer does)" if passed else "") +
+            f". The other {words.count('no')} are ours to do.")
+
+
 def page(found, name):
     about = found["machine"]
     versions = ", ".join(f"{peer} {version}" for peer, version in about["versions"].items())
@@ -143,20 +156,20 @@ def page(found, name):
              f"Written by `{found['command']}` on {about['date']}: {about['processors']} processors, {about['system']}, target "
              f"`{about['target']}`, {about['compiler']}, commit {about['commit']}; {versions}, Python {about['python']}.",
              "A rate is the median of up to " + str(found["rounds"]) + " turns, in brackets its share of the ceiling; ratio: "
-             "of the times, the fastest peer's over ours, the median of the turns; none: the peer has no such thing here. Times of "
-             "one thread are of the processor, of two on the clock. "
+             "of the times, the fastest peer's over ours, the median of the turns; at most: what the core could do at most "
+             "(bench/compare/limits.py), over the fastest peer's rate; none: the peer has no such thing here. Times of one thread "
+             "are of the processor, of two on the clock. "
              "What is fair: the head of bench/compare/compare.py.",
              ceilings_table(found)]
     for threads in sorted({row["threads"] for row in found["rows"]}):
         parts.append(f"## {'One thread' if threads == 1 else f'{threads} threads'}")
         mine = [row for row in found["rows"] if row["threads"] == threads]
-        for kinds in (("forward",), ("decode",), ("backward",), ("product",), ("encoder",), ("sample",)):
+        for kinds in (("forward",), ("decode",), ("backward",), ("product",), ("layer",), ("encoder",), ("sample",)):
             rows = [row for row in mine if row["kind"] in kinds]
             if rows:
                 parts.append(table(rows, found))
-    reached = [row for row in found["rows"] if row.get("ratio", 0) >= GOAL]
     against = [row for row in found["rows"] if "ratio" in row]
-    parts.append(f"{len(reached)} of {len(against)} rows that a peer can do are at {GOAL} times the fastest of them or more.")
+    parts.append(summary(found, against))
     slower = [f"- {label_of(row)}: {row['ratio']:.2f} of {row['fastest_peer'].replace('-', ' ')}"
               for row in against if row["ratio"] < 1]
     parts.append("A peer is faster in:\n\n" + "\n".join(slower) if slower else "In none a peer is faster.")

@@ -30,8 +30,14 @@ Seconds seconds_of(const Encoder& encoder, const EncoderInput& input, MatrixView
   return {wall / repeats, static_cast<double>(std::clock() - processor) / CLOCKS_PER_SEC / repeats};
 }
 
-void serve(const std::filesystem::path& folder, int threads) {
-  const Encoder encoder(folder);
+Type products_of(const std::string& name) {
+  for (const Type type : {Type::float32, Type::bfloat16})
+    if (type_name(type) == name) return type;
+  throw Error(ErrorCode::bad_option, "PRODUCTS is " + name + "; it must be float32 or bfloat16");
+}
+
+void serve(const std::filesystem::path& folder, int threads, Type products) {
+  const Encoder encoder(folder, {.products = products});
   LayerOptions options;
   options.threads = threads;
   std::string path;
@@ -53,8 +59,9 @@ void serve(const std::filesystem::path& folder, int threads) {
 
 int main(int argc, char** argv) {
   try {
-    if (argc != 3) throw Error(ErrorCode::bad_option, "usage: multihead_encoder_bench FOLDER THREADS");
-    serve(argv[1], std::stoi(argv[2]));
+    if (argc != 3 && argc != 4)
+      throw Error(ErrorCode::bad_option, "usage: multihead_encoder_bench FOLDER THREADS [PRODUCTS]");
+    serve(argv[1], std::stoi(argv[2]), products_of(argc == 4 ? argv[3] : "float32"));
   } catch (const std::exception& error) {
     std::cerr << error.what() << '\n';
     return 1;
