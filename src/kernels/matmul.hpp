@@ -50,8 +50,8 @@ constexpr std::int64_t packed_elements(std::int64_t inner, std::int64_t columns)
   return (columns + kRowBlock - 1) / kRowBlock * kRowBlock * packed_inner<T>(inner);
 }
 
-constexpr std::int64_t kRowChunk =
-    192;  // rows of a task: of 256 inner elements they stay in L2 from panel to panel of b
+// Rows of a task: of 256 inner elements they stay in L2 from panel to panel of b.
+constexpr std::int64_t kRowChunk = 192;
 
 // Tasks of a product of rows x columns.
 constexpr std::int64_t product_tasks(std::int64_t rows, std::int64_t columns) {
