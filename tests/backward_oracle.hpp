@@ -14,7 +14,9 @@
 namespace multihead::testing {
 
 // Whether a target multiplies pairs of a type's elements here too, and rounds P Z and dx for that.
-inline bool rounds_factors(Target target, Type type) { return type == Type::bfloat16 && target == Target::avx512bf16; }
+inline bool rounds_factors(Target target, Type type) {
+  return type == Type::bfloat16 && (target == Target::avx512bf16 || target == Target::amx);
+}
 
 // Everything that a problem has a gradient of. bias: of these extents, or not asked for.
 template <class T>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Gradients of bfloat16 where products are those of pairs (docs/kernels_passes.md): what rounding the factors moves,
-// and that a pair's partner, hidden or missing, is nobody's business.
+// Gradients of bfloat16 where products are those of pairs or tiles (docs/kernels_passes.md): what rounding the factors
+// moves, and that an element's partners in a pair or tile, hidden or missing, are nobody's business.
 #include <gtest/gtest.h>
 
 #include <functional>
@@ -82,10 +82,24 @@ TEST_F(BackwardPairs, RoundingFactorsCostsWhatStorageCosts) {
         }
 }
 
-// The sum of an element as it is defined: a chain a block, pairs from its first element on, the odd one first; blocks
-// ascending. factor(i), x(i): what is multiplied.
+// The sum of an element as it is defined on target amx: in each block by 32, the even elements a chain and the odd ones
+// another, their sum added; and on avx512bf16: a chain a block, pairs from its first element on, the odd one first.
+// Blocks ascending. factor(i), x(i): what is multiplied.
 template <class Factor, class X>
-float sum_of_pairs(std::int64_t count, std::int64_t block, const Factor& factor, const X& x) {
+float sum_of_tiles(std::int64_t count, std::int64_t block, const Factor& factor, const X& x) {
+  float sum = 0;
+  for (std::int64_t begin = 0; begin < count; begin += block)
+    for (std::int64_t end = std::min(begin + block, count), step = begin; step < end; step += 32) {
+      float chains[2] = {0, 0};
+      for (std::int64_t i = step; i < std::min(step + 32, end); ++i)
+        chains[i % 2] = std::fma(factor(i), x(i), chains[i % 2]);
+      sum += chains[0] + chains[1];
+    }
+  return sum;
+}
+template <class Factor, class X>
+float sum_in_order(Target target, std::int64_t count, std::int64_t block, const Factor& factor, const X& x) {
+  if (target == Target::amx) return sum_of_tiles(count, block, factor, x);
   float sum = 0;
   for (std::int64_t begin = 0; begin < count; begin += block) {
     const std::int64_t end = std::min(begin + block, count);
@@ -118,7 +132,7 @@ void expect_elements(Tensor<T>& got, const char* name, const std::function<float
 }
 
 // Queries, or keys, and values of zeros: every weight is 1/256 to 22 digits, dS is that times the gradient of lse.
-TEST_F(BackwardPairs, AnElementIsItsChainOfPairs) {
+TEST_F(BackwardPairs, AnElementIsItsChain) {
   constexpr std::int64_t kRows = 99, kKeys = 256;
   for (Target target : targets())
     for (bool no_queries : {true, false}) {
@@ -136,16 +150,16 @@ TEST_F(BackwardPairs, AnElementIsItsChainOfPairs) {
       Solution got(pass, options);
       const auto dx = [&](std::int64_t row) { return pass.d_lse[static_cast<std::size_t>(row)] / kKeys; };
       expect_elements(got.v, "v", [&](std::int64_t, std::int64_t c) {
-        return sum_of_pairs(
-            kRows, 48, [](std::int64_t) { return 1.0f / kKeys; },
+        return sum_in_order(
+            target, kRows, 48, [](std::int64_t) { return 1.0f / kKeys; },
             [&](std::int64_t i) { return widen(pass.d_out.view(0, 0, i, c)); });
       });
       expect_elements(got.k, "k", [&](std::int64_t, std::int64_t c) {
-        return sum_of_pairs(kRows, 48, dx, [&](std::int64_t i) { return widen(pass.q.view(0, 0, i, c)); });
+        return sum_in_order(target, kRows, 48, dx, [&](std::int64_t i) { return widen(pass.q.view(0, 0, i, c)); });
       });
       expect_elements(got.q, "q", [&](std::int64_t row, std::int64_t c) {
-        return sum_of_pairs(
-            kKeys, 128, [&](std::int64_t) { return dx(row); },
+        return sum_in_order(
+            target, kKeys, 128, [&](std::int64_t) { return dx(row); },
             [&](std::int64_t j) { return widen(pass.k.view(0, 0, j, c)); });
       });
     }
@@ -290,6 +304,86 @@ TEST_F(BackwardPairs, APlaceInAPackedCallChangesNoBit) {
           EXPECT_EQ(row_bits(got.v, 0, i), row_bits(packed.v, 0, begin + i)) << s << " " << i;
         }
       }
+    }
+}
+
+// Threads, and what stands in the scratch, which has the size that is asked for.
+TEST_F(BackwardPairs, ThreadsAndWhatScratchHoldsChangeNoBit) {
+  for (Target target : targets())
+    for (const auto& [q_len, head_dim, value_dim] : {std::array{131, 37, 53}, {97, 64, 16}, {33, 15, 100}}) {
+      Problem p = problem(q_len, 203, head_dim, value_dim);
+      p.plain.causal = true, p.plain.alignment = Alignment::bottom_right(), p.plain.window.left = 150;
+      AttentionOptions options = p.options();
+      options.target = target;
+      Pass<T> pass(p);
+      pass.attend(options);
+      const std::uint64_t one = Solution(pass, options).bits();
+      for (int threads : {1, 3}) {
+        options.threads = threads;
+        const std::size_t bytes = attention_backward_scratch_bytes(p.shape, options);
+        std::vector<std::byte> memory(bytes, std::byte{0xFF});  // numbers that are none
+        options.scratch = memory;
+        EXPECT_EQ(Solution(pass, options).bits(), one) << q_len << " with " << threads << " threads";
+        options.scratch = {};
+      }
+    }
+}
+
+// Each gradient alone has the bits that it has among all: that of v takes products of its own.
+TEST_F(BackwardPairs, WhatElseIsAskedForChangesNoBit) {
+  for (Target target : targets()) {
+    Problem p = problem(113, 203, 40, 72);
+    p.plain.causal = true, p.plain.alignment = Alignment::bottom_right();
+    AttentionOptions options = p.options();
+    options.target = target;
+    Pass<T> pass(p);
+    pass.attend(options);
+    Solution all(pass, options);
+    Gradients<T> alone(p, {});
+    const AttentionGradients<T> asked = alone.asked();
+    AttentionGradients<T> q, k, v, scale;
+    q.q = asked.q, k.k = asked.k, v.v = asked.v, scale.scale = asked.scale;
+    for (const auto* one : {&q, &k, &v, &scale}) attention_backward(pass.forward(), *one, options);
+    EXPECT_EQ(alone.bits(), all.bits()) << target_name(target);
+  }
+}
+
+// A window, and the mask that says the same: where products are those of tiles the one goes 16 keys at a time, the
+// other product by product.
+TEST_F(BackwardPairs, AMaskHasTheBitsOfTheRangeThatSaysTheSame) {
+  for (Target target : targets())
+    for (const auto& [q_len, kv_len, left, right] :
+         {std::array{1, 1, 0, 0}, {17, 33, 8, 3}, {48, 128, 127, 127}, {113, 203, 40, 0}, {100, 300, 70, 90}}) {
+      Problem p = problem(q_len, kv_len, 40, 72);
+      AttentionOptions ranges = p.options(), masked = ranges;
+      ranges.target = masked.target = target;
+      ranges.window.left = left, ranges.window.right = right, ranges.alignment = Alignment::top_left();
+      std::vector<std::uint8_t> keep;
+      for (std::int64_t i = 0; i < q_len; ++i)
+        for (std::int64_t j = 0; j < kv_len; ++j) keep.push_back(j >= i - left && j <= i + right);
+      masked.keep_mask = Mask(View4<const std::uint8_t>(keep.data(), {1, 1, q_len, kv_len}));
+      Pass<T> pass(p);
+      pass.attend(ranges);
+      EXPECT_EQ(Solution(pass, masked).bits(), Solution(pass, ranges).bits()) << q_len << " " << kv_len;
+    }
+}
+
+// Keys and rows that some tile holds and nobody sees, in every place of it.
+TEST_F(BackwardPairs, WhatStandsBesideASequenceChangesNoBit) {
+  for (Target target : targets())
+    for (std::int64_t length : {1, 15, 16, 17, 31, 32, 33, 47, 48, 49}) {
+      const std::int64_t all = length + 140;
+      Problem p = problem(length, all, 18, 34);
+      p.lengths = {length};
+      AttentionOptions options = p.options();
+      options.target = target;
+      Pass<T> pass(p), bad(p);
+      for (std::int64_t j = length; j < all; ++j) {
+        for (std::int64_t c = 0; c < 18; ++c) bad.k.view(0, 0, j, c) = T(j % 2 ? kNaN : kInf);
+        for (std::int64_t c = 0; c < 34; ++c) bad.v.view(0, 0, j, c) = T(j % 2 ? -kInf : kNaN);
+      }
+      pass.attend(options), bad.attend(options);
+      EXPECT_EQ(Solution(bad, options).bits(), Solution(pass, options).bits()) << length;
     }
 }
 

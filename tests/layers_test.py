@@ -82,8 +82,6 @@ MANY_PARAMETERS = {
     "tests/c_face.hpp: merge": FORMULA,
     "tests/c_face.hpp: multi_head_attention": FORMULA,
     "tests/c_face.hpp: self_attention": FORMULA,
-    "src/kernels/attention.inl.hpp: score_tile": TILE,
-    "src/kernels/attention.inl.hpp: output_tile": TILE,
     "src/kernels/panel.inl.hpp: accumulate": TILE,
 }
 

@@ -3,6 +3,9 @@
 // all, but where bfloat16 is multiplied by itself (linear_pairs_test.cpp).
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
+
 #include "allocations.hpp"
 #include "multihead/linear.hpp"
 #include "problem.hpp"
@@ -101,6 +104,57 @@ TYPED_TEST(NarrowLinearOf, BitsAreThoseOfFloat32RoundedOnce) {
         for (std::size_t i = 0; i < wide.size(); ++i)
           ASSERT_EQ(std::bit_cast<std::uint32_t>(wide[i]), std::bit_cast<std::uint32_t>(expected[i])) << where;
       }
+  }
+}
+
+// Each number of rows has tiles of its own; 250 columns are more than the panels of a task, the last one ending inside
+// a register; 259 elements end in a second block by an odd one.
+TYPED_TEST(NarrowLinearOf, BitsAreThoseOfFloat32ForEachNumberOfRows) {
+  using T = TypeParam;
+  Random random(34);
+  for (std::int64_t rows = 1; rows <= 50; ++rows) {
+    const NarrowProblem<T> p(random, {rows, 259, 250}, true, WeightOrder::in_out, static_cast<int>(rows % 3));
+    const Linear<T> layer = p.layer();
+    for (Target target : available_targets()) {
+      const std::string where = std::string(target_name(target)) + " " + std::to_string(rows) + " rows";
+      const std::vector<T> y = p.run(layer, Activation::relu, {.target = target}, 0, rows);
+      expect_same(p.run(layer, Activation::relu, {.threads = 2, .target = target}, 0, rows), y, 0,
+                  where + ", 2 threads");
+      if (!multiplies_pairs(target, kTypeOf<T>))
+        expect_same(y, rounded<T>(p.expected(Activation::relu, target)), 0, where);
+    }
+  }
+}
+
+// What cannot be rounded like other numbers, among those that can: a register's and those after the last whole one.
+TYPED_TEST(NarrowLinearOf, SpecialValuesAreRoundedLikeOthers) {
+  using T = TypeParam;
+  const float infinity = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+  const std::vector<float> values{0.0f,        -0.0f,    infinity,     -infinity,       nan,       1.00390625f,
+                                  1.01171875f, 65519.0f, 65520.0f,     -65536.0f,       0x1p-24f,  0x1p-25f,
+                                  0x1.8p-25f,  0x1p-14f, 0x1.ffcp-15f, 0x1.fffffep127f, 0x1p-133f, 0x1.8p-134f,
+                                  -0x1p-149f,  2049.0f,  2051.0f};
+  const auto out = static_cast<std::int64_t>(values.size());
+  for (Target target : available_targets()) {
+    // One channel: a sum is the product of two values, which T may lack.
+    std::vector<T> weight, x{T(1.0f)};
+    for (float value : values) weight.push_back(T(value));
+    const Linear<T> layer(MatrixView<const T>(weight.data(), {1, out}), WeightOrder::in_out);
+    std::vector<T> y(values.size());
+    std::vector<float> sums(values.size());
+    for (float factor : {1.0f, 1.0078125f, -1.00390625f, 0x1p-8f}) {
+      x[0] = T(factor);
+      layer.forward(MatrixView<const T>(x.data(), {1, 1}), MatrixView<float>(sums.data(), {1, out}), Activation::none,
+                    {.target = target});
+      layer.forward(MatrixView<const T>(x.data(), {1, 1}), MatrixView<T>(y.data(), {1, out}), Activation::none,
+                    {.target = target});
+      for (std::size_t i = 0; i < y.size(); ++i) {
+        if (std::isnan(sums[i]))
+          EXPECT_TRUE(std::isnan(static_cast<float>(y[i])) && std::isnan(values[i])) << target_name(target) << " " << i;
+        else
+          EXPECT_EQ(y[i].bits, T(sums[i]).bits) << target_name(target) << " " << values[i] << " x " << factor;
+      }
+    }
   }
 }
 

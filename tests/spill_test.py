@@ -19,17 +19,17 @@ def decode(element, scores, output):
 
 # Target: (mangled template arguments of its full tile, multiply-adds of one step of its inner loop)
 TILES = {
-    "avx512": {"score_tileIfLi8ELi3E": 24, "matmul_tileIfLi8ELi3E": 24, "output_tileIfLi8E": 24,
-               "score_tileIdLi8ELi3E": 24, "matmul_tileIdLi8ELi3E": 24, "output_tileIdLi8E": 24,
-               "gradient_tileIfLb1ELi6ELi4E": 24, "gradient_tileIfLb0ELi6ELi4E": 24,
-               "gradient_tileIdLb1ELi6ELi4E": 24, "gradient_tileIdLb0ELi6ELi4E": 24} | decode(0, (6, 2), (6, 4)),
-    "avx512bf16": {"pair_score_tileILi8ELi3E": 24, "pair_output_tileILi8E": 24,
+    "avx512": {"product_tilesIfLi8ELi3E": 24, "matmul_tileIfLi8ELi3E": 24, "output_tilesIfLi8E": 24,
+               "product_tilesIdLi8ELi3E": 24, "matmul_tileIdLi8ELi3E": 24, "output_tilesIdLi8E": 24,
+               "gradient_tilesIfLb1ELi6ELi4E": 24, "gradient_tilesIfLb0ELi6ELi4E": 24,
+               "gradient_tilesIdLb1ELi6ELi4E": 24, "gradient_tilesIdLb0ELi6ELi4E": 24} | decode(0, (6, 2), (6, 4)),
+    "avx512bf16": {"product_tilesIfLi8ELi3E": 24, "output_tilesIfLi8E": 24,
                    "pair_matmul_tileILi8ELi3E": 24,
-                   "gradient_tileIfLb1ELi6ELi4E": 24, "gradient_tileIfLb0ELi6ELi4E": 24} | decode(1, (6, 2), (6, 4)),
-    "avx2": {"score_tileIfLi4ELi3E": 12, "matmul_tileIfLi4ELi3E": 12, "output_tileIfLi4E": 12,
-             "score_tileIdLi4ELi3E": 12, "matmul_tileIdLi4ELi3E": 12, "output_tileIdLi4E": 12,
-             "gradient_tileIfLb1ELi6ELi2E": 12, "gradient_tileIfLb0ELi6ELi2E": 12,
-             "gradient_tileIdLb1ELi6ELi2E": 12, "gradient_tileIdLb0ELi6ELi2E": 12} | decode(0, (3, 4), (4, 3)),
+                   "gradient_tilesIfLb1ELi6ELi4E": 24, "gradient_tilesIfLb0ELi6ELi4E": 24} | decode(1, (6, 2), (6, 4)),
+    "avx2": {"product_tilesIfLi4ELi3E": 12, "matmul_tileIfLi4ELi3E": 12, "output_tilesIfLi4E": 12,
+             "product_tilesIdLi4ELi3E": 12, "matmul_tileIdLi4ELi3E": 12, "output_tilesIdLi4E": 12,
+             "gradient_tilesIfLb1ELi6ELi2E": 12, "gradient_tilesIfLb0ELi6ELi2E": 12,
+             "gradient_tilesIdLb1ELi6ELi2E": 12, "gradient_tilesIdLb0ELi6ELi2E": 12} | decode(0, (3, 4), (4, 3)),
 }
 
 

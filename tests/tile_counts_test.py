@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a block of 48 rows by 128 keys costs on target amx: instructions counted in the compiled code, cycles by the
-costs that were measured for each alone on a Xeon with AMX. Run by itself it prints the table of
-docs/kernels_two_bytes.md."""
+costs that were measured for each alone on a Xeon with AMX. Run by itself it prints the tables of
+docs/kernels_two_bytes.md and, of gradients, docs/kernels_passes.md."""
 
 import functools
 import platform
@@ -50,6 +50,15 @@ def table(target, parts, head_dim):
             "merge": merged * 1.0, "sums and factors": 100}
 
 
+def backward_table(head_dim):
+    """The same of a step of the backward pass in bfloat16; a permutation takes a cycle."""
+    channels = head_dim // 16
+    tiles = {"S and dP": 2 * 8 * 3 * head_dim // 32, "dV and dK": 2 * 8 * 2 * channels, "dQ": 3 * 4 * channels}
+    return {name: count * PRODUCT for name, count in tiles.items()} | {
+        "P and dS": SCORES // 16 * 7, "rounding": SCORES // 32 * 5, "turning dx round": 3 * 4 * 64,
+        "panels of Q and dO": 2 * 3 * head_dim // 32 * 64, "pairs of rows of Q and dO": 2 * 24 * channels * 7}
+
+
 @unittest.skipUnless(platform.machine() == "x86_64", "reads x86-64 assembly")
 class Counts(unittest.TestCase):
     TARGETS = {"amx": 1, "amx_f32": 3}
@@ -58,6 +67,17 @@ class Counts(unittest.TestCase):
         for target, (loads, products) in {"amx": (1 + 3, 3), "amx_f32": (3 + 9, 18)}.items():
             lines = body(target, "add_steps")
             self.assertEqual((count(lines, "tileloadd"), count(lines, "tdpbf16ps")), (loads, products), target)
+
+    def test_a_gradient_is_loaded_grows_and_is_stored(self):
+        lines = body("amx", "add_gradient_tiles")  # two tiles of rows by two of columns
+        found = [count(lines, name) for name in ("tileloadd", "tdpbf16ps", "tilestored", "tilezero")]
+        self.assertEqual(found, [4 + 4, 4, 4, 0])
+        self.assertEqual([text for text in lines if re.search("[xyz]mm", text)], [])
+
+    def test_rounding_costs_what_the_table_says(self):
+        both = [body("amx", f"round_linesILb{turned}") for turned in (0, 1)]  # 48 rows of two keys
+        stores = sum(count(lines, "vextracti64x4") for lines in both) * 0.5  # of half a register, by no pipe of these
+        self.assertLessEqual(sum(cycles(lines) for lines in both) - stores, 3 * 5)
 
     def test_the_softmax_stays_in_registers(self):
         for target in self.TARGETS:
@@ -72,6 +92,15 @@ class Counts(unittest.TestCase):
 
 if __name__ == "__main__":
     for head_dim in (64, 128):
+        rows = backward_table(head_dim)
+        tiles = sum(list(rows.values())[:3])
+        vectors = sum(rows.values()) - tiles
+        ends = sum(list(rows.values())[-2:])  # what stands beside no product
+        alone = (12 + 32) * head_dim // 64 * PRODUCT + rows["dQ"]  # of the first 16 keys, the last 32, and dQ
+        least = ends + alone + max(tiles - alone, vectors - ends)
+        rates = [10 * head_dim * SCORES * GHZ / cost / 1000 for cost in (tiles + vectors, least, max(tiles, vectors))]
+        print("amx backward", head_dim, rows, f"vectors {vectors}", "apart {:.2f} laid {:.2f} together {:.2f} TFLOP/s"
+              .format(*rates))
         for target, parts in Counts.TARGETS.items():
             rows = table(target, parts, head_dim)
             flops = 4 * head_dim * SCORES

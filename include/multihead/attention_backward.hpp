@@ -49,7 +49,7 @@ struct AttentionForward {
 // to its head's sink. A weight is as good as lse, whose rounding grows with |lse|, and at most about 1. NaN or Inf in a
 // row of q or d_out never reaches keys that the row does not see, nor one in a key or value the rows that do not see
 // it. Bits do not depend on threads, scheduling or repetition; avx2, avx512 and neon agree. BFloat16 and Float16 are
-// storage: sums are float, rounded once at the end; avx512bf16 rounds P Z and dx of BFloat16 as well, for its products.
+// storage: sums are float, rounded once at the end; avx512bf16 and amx round P Z and dx of BFloat16 too, to multiply.
 // Thread-safe for distinct outputs. Allocates nothing after a thread's first calls of a size. Throws before it writes.
 void attention_backward(const AttentionForward<float>& forward, const AttentionGradients<float>& gradients,
                         const AttentionOptions& options = {});

@@ -4,7 +4,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <type_traits>
 
 #include "core/float_mode.hpp"
 #include "multihead/parallel.hpp"
@@ -17,6 +16,20 @@ namespace multihead {
 // forked child. Concurrent callers share them.
 void run_workers(std::int64_t workers, ParallelFor::Task task, void* argument);
 
+// body(worker) for each worker, as run_workers() or the caller's own loop runs them. body must not throw.
+template <class Body>
+void parallel_workers(std::int64_t workers, const ParallelFor& custom, const Body& body) {
+  const ParallelFor::Task task = [](void* argument, std::int64_t worker) {
+    const FloatMode mode;
+    (*static_cast<const Body*>(argument))(worker);
+  };
+  void* const argument = const_cast<void*>(static_cast<const void*>(&body));
+  if (custom.run)
+    custom.run(custom.context, workers, task, argument);
+  else
+    run_workers(workers, task, argument);
+}
+
 // Calls body(worker, index) for every index in [0, count): worker in [0, threads) is held by one thread at a time, so
 // it can name that thread's scratch. Indices are begun in ascending order. With one thread, or one index, all happens
 // in the calling thread. body must not throw.
@@ -28,24 +41,14 @@ void parallel_for(std::int64_t count, int threads, const ParallelFor& custom, co
     for (std::int64_t index = 0; index < count; ++index) body(0, index);
     return;
   }
-  struct Work {
-    const Body& body;
-    std::int64_t count;
-    std::atomic<std::int64_t> next{0};
-  } work{body, count};
-  const ParallelFor::Task drain = [](void* argument, std::int64_t worker) {
-    auto& shared = *static_cast<Work*>(argument);
-    const FloatMode mode;
+  std::atomic<std::int64_t> next{0};
+  parallel_workers(workers, custom, [&](std::int64_t worker) {
     for (;;) {
-      const std::int64_t index = shared.next.fetch_add(1, std::memory_order_relaxed);
-      if (index >= shared.count) return;
-      shared.body(static_cast<int>(worker), index);
+      const std::int64_t index = next.fetch_add(1, std::memory_order_relaxed);
+      if (index >= count) return;
+      body(static_cast<int>(worker), index);
     }
-  };
-  if (custom.run)
-    custom.run(custom.context, workers, drain, &work);
-  else
-    run_workers(workers, drain, &work);
+  });
 }
 
 }  // namespace multihead

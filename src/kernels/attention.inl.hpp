@@ -5,12 +5,12 @@
 // V is ever packed, and all that belongs to a row (maximum, sum, range) is a lane of a register: nothing is ever
 // summed across lanes. Keys come in blocks of kKeyBlock. A block is three steps over 24 KB of scores:
 //
-//   score_tile    S[key][row] = (q . k) * scale / ln 2, hidden keys -inf, and the block's maximum m_b of each row;
+//   scores        S[key][row] = (q . k) * scale / ln 2, hidden keys -inf, and the block's maximum m_b of each row;
 //                 with a softcap, biases or masks, score_terms makes S of the products and finds m_b
 //   softmax       P = 2^(S - m_b), l_b = sum of P in 16 chains; then the factors that merge the block:
 //                 m' = max(m, m_b), a = 2^(m - m'), b = 2^(m_b - m')
 //                 with dropout, P is then taken times its factors; sums, statistics and lse are those before it
-//   output_tile   O_b = P^T V from zero, merged as it leaves the registers: O = O a + O_b b
+//   output        O_b = P^T V from zero, merged as it leaves the registers: O = O a + O_b b
 //
 // (Milakov and Gimelshein 2018, section 3; Dao 2023, algorithm 1, with the block's own maximum, so that blocks are
 // independent until the merge.) The order of every sum is fixed by a row's own positions: a score is one chain over
@@ -78,6 +78,13 @@ struct VecRange {
 struct Segment {
   int begin, end, low, high;
 };
+struct Segments {
+  int count = 0;
+  Segment all[2 * kTileVecs];
+
+  const Segment* begin() const { return all; }
+  const Segment* end() const { return all + count; }
+};
 
 // Products of N keys and V registers of rows to scores, and the block's maximum; masked: some row does not see some
 // key.
@@ -114,15 +121,69 @@ MULTIHEAD_INLINE void clear(Vec<T> (&sums)[N][V]) {
   }
 }
 
-// Scores of N keys and V registers of rows.
-template <class T, int N, int V>
-MULTIHEAD_NOINLINE void score_tile(const T* k, std::int64_t k_stride, const T* q, int head_dim, T scale,
-                                   const RowState<T>& rows, int lane, int key, bool masked) {
-  Vec<T> sums[N][V];
-  clear<T, N, V>(sums);
-  accumulate<T, N, 0, V>(sums, k, k_stride, 1, q, head_dim);
-  put_scores<T, N, V>(sums, scale, rows, lane, key, masked);
+// Rows of keys, or of values, times a panel of queries, or of what stands in its place.
+template <class T>
+struct PanelProduct {
+  const T* rows;
+  std::int64_t stride;
+  int width;
+  const T* panel;
+
+  template <int N, int V>
+  MULTIHEAD_INLINE void add(Vec<T> (&sums)[N][V], int lane, int key) const {
+    accumulate<T, N, 0, V>(sums, rows + key * stride, stride, 1, panel + lane, width);
+  }
+};
+
+// Products of keys from one on and V registers of rows from a lane on, N keys at a time while as many are left before
+// end. Product: add<N, V>(sums, lane, key). Place: put<N, V>(sums, lane, key). Returns the first key that is left. One
+// tile after another and not a call each: where a core takes little more in a cycle than the multiply-adds and their
+// operands, what stands between them is seen.
+template <class T, int N, int V, class Product, class Place>
+MULTIHEAD_NOINLINE int product_tiles(const Product& by, const Place& place, int lane, int key, int end) {
+  const Product product = by;
+  const Place to = place;
+  for (; key + N <= end; key += N) {
+    Vec<T> sums[N][V];
+    clear<T, N, V>(sums);
+    product.template add<N, V>(sums, lane, key);
+    to.template put<N, V>(sums, lane, key);
+  }
+  return key;
 }
+
+// Cuts [begin, end) into runs of strips of a width, the widest first: run<N>(first) takes as many as there are and
+// returns the first that is left.
+template <class Run>
+MULTIHEAD_INLINE void in_runs(int begin, int end, const Run& run) {
+  int at = begin;
+  if (at + kTileBroadcasts <= end) at = run.template operator()<kTileBroadcasts>(at);
+  if constexpr (kTileBroadcasts > 4)
+    if (at + 4 <= end) at = run.template operator()<4>(at);
+  if (at + 2 <= end) at = run.template operator()<2>(at);
+  if (at < end) run.template operator()<1>(at);
+}
+
+// Of all keys of a range.
+template <class T, int V, class Product, class Place>
+void product_run(const Product& product, const Place& place, int lane, KeyRange keys) {
+  const int end = static_cast<int>(keys.end);
+  in_runs(static_cast<int>(keys.begin), end,
+          [&]<int N>(int key) { return product_tiles<T, N, V>(product, place, lane, key, end); });
+}
+
+// Where scores go.
+template <class T>
+struct ScoresTo {
+  const RowState<T>& rows;
+  T scale;
+  bool masked;
+
+  template <int N, int V>
+  MULTIHEAD_INLINE void put(const Vec<T> (&sums)[N][V], int lane, int key) const {
+    put_scores<T, N, V>(sums, scale, rows, lane, key, masked);
+  }
+};
 
 // Sums of N value columns over the block's keys, merged into what earlier blocks gave.
 template <class T, int N>
@@ -167,21 +228,33 @@ struct ValueProducts {
   std::int64_t stride;
   const T* weights;
 
+  ValueProducts at(int column) const { return {values + column, stride, weights}; }
   template <int N, int Low, int High>
   MULTIHEAD_INLINE void add(Vec<T> (&sums)[N][kTileVecs], int begin, int end) const {
     accumulate<T, N, Low, High>(sums, values + begin * stride, 1, stride, weights + begin * kRowBlock, end - begin);
   }
 };
 
-// N value columns of the group's rows over the block's keys.
-template <class T, int N>
-MULTIHEAD_NOINLINE void output_tile(const T* v, std::int64_t v_stride, const RowState<T>& rows, int lane, int column,
-                                    const Segment* segments, int segment_count) {
-  Vec<T> sums[N][kTileVecs];
-  clear<T, N, kTileVecs>(sums);
-  const ValueProducts<T> products{v + column, v_stride, rows.scores + lane};
-  for (const Segment* run = segments; run < segments + segment_count; ++run) accumulate_run<T, N>(sums, products, *run);
-  merge_output<T, N>(sums, rows, lane, column);
+// Columns [column, end) of the group's rows over the block's keys, N at a time while as many are left, merged into what
+// earlier blocks gave. Products.at(column): those of accumulate_run(). Returns the first column that is left.
+template <class T, int N, class Products>
+MULTIHEAD_NOINLINE int output_tiles(const Products& values, const RowState<T>& rows, int lane, int column, int end,
+                                    const Segments& segments) {
+  for (; column + N <= end; column += N) {
+    Vec<T> sums[N][kTileVecs];
+    clear<T, N, kTileVecs>(sums);
+    const Products products = values.at(column);
+    for (const Segment& run : segments) accumulate_run<T, N>(sums, products, run);
+    merge_output<T, N>(sums, rows, lane, column);
+  }
+  return column;
+}
+
+// Of all columns.
+template <class T, class Products>
+void output_run(const Products& values, const RowState<T>& rows, int lane, int columns, const Segments& segments) {
+  in_runs(0, columns,
+          [&]<int N>(int column) { return output_tiles<T, N>(values, rows, lane, column, columns, segments); });
 }
 
 // Whether zero stands in every lane.

@@ -39,14 +39,11 @@ void write_output(const AttentionTask<T>& task, const RowState<T>& rows) {
   }
 }
 
-// What a tile multiplies the queries' panel, or another, with: keys, or values, row by row.
+// What becomes of products: scaled, and where keys are hidden, -inf.
 template <class T>
-struct Broadcasts {
-  const T* rows;
-  std::int64_t stride;
-  int width;
+struct Scoring {
   T scale;
-  bool masks;  // hidden keys become -inf
+  bool masks;
 };
 
 // Asks for `count` rows, from one on, of width elements.
@@ -67,21 +64,26 @@ MULTIHEAD_INLINE void prefetch_far(const Walk<T>& walk, const Group& group, int 
     prefetch_rows(walk.keys + (kKeyBlock + key) * walk.k_stride, walk.k_stride, walk.task.head_dim, count);
 }
 
-// Products of the group with the block's keys, in strips: from rows.q to rows.scores.
-template <class T>
-void product_block(const Walk<T>& walk, const RowState<T>& rows, const Broadcasts<T>& by, const Group& group) {
-  const bool prefetch = group.first == 0 && walk.task.terms.dense();
-  in_strips(group.begin, group.end, [&]<int N>(int key) {
-    if (prefetch && N == kTileBroadcasts) prefetch_terms(walk, group.start, key, N);
-    if (N == kTileBroadcasts && walk.far_end > 0) prefetch_far(walk, group, key, N);
-    const KeyStrip strip = strip_of(walk, group, key, N, by.masks);
-    if (strip.low >= strip.high) return;
-    const int lane = (group.first + strip.low) * Vec<T>::kLanes;
-    by_width(strip.high - strip.low, [&]<int V>() {
-      score_tile<T, N, V>(by.rows + key * by.stride, by.stride, rows.q + lane, by.width, by.scale, rows, lane, key,
-                          strip.masked);
-    });
-  });
+constexpr int kAskedTogether = 16;  // keys multiplied between requests for what is needed later
+
+// Scores of the group for the block's keys, in runs of tiles that are alike: from a product to rows.scores.
+template <class T, class Product>
+void product_block(const Walk<T>& walk, const RowState<T>& rows, const Product& product, const Scoring<T>& scoring,
+                   const Group& group) {
+  const bool ask_terms = group.first == 0 && walk.task.terms.dense(), ask_far = walk.far_end > 0;
+  for (int key = group.begin; key < group.end;) {
+    const int most = ask_terms || ask_far ? std::min(key + kAskedTogether, group.end) : group.end;
+    const auto [strip, end] = run_of(walk, group, key, most, scoring.masks);
+    if (ask_terms) prefetch_terms(walk, group.start, key, end - key);
+    if (ask_far) prefetch_far(walk, group, key, end - key);
+    const KeyRange keys{key, end};
+    if (strip.low < strip.high) {
+      const int lane = (group.first + strip.low) * Vec<T>::kLanes;
+      const ScoresTo<T> place{rows, scoring.scale, strip.masked};
+      by_width(strip.high - strip.low, [&]<int V>() { product_run<T, V>(product, place, lane, keys); });
+    }
+    key = end;
+  }
 }
 
 // Scores of the group for the block's keys; terms mask by themselves, after the softcap.
@@ -91,7 +93,8 @@ void score_block(const Walk<T>& walk, const Group& group) {
   const auto& task = walk.task;
   if constexpr (sizeof(T) == sizeof(float))
     if (task.cache) return cached_score_block(walk, group);
-  product_block(walk, walk.rows, {walk.keys, walk.k_stride, task.head_dim, task.scale, !walk.terms()}, group);
+  product_block(walk, walk.rows, PanelProduct<T>{walk.keys, walk.k_stride, task.head_dim, walk.rows.q},
+                {task.scale, !walk.terms()}, group);
 }
 
 // The terms of the group's scores.
@@ -156,11 +159,8 @@ void multiply_values(const Walk<T>& walk, const Group& group) {
       output_careful(walk, (group.first + i) * Vec<T>::kLanes, group.begin, group.end);
     return;
   }
-  Segment segments[2 * kTileVecs];
-  const int count = segments_of(walk, group, 1, segments);
-  const int lane = group.first * Vec<T>::kLanes;
-  in_strips(0, task.value_dim,
-            [&]<int N>(int column) { output_tile<T, N>(v, walk.v_stride, walk.rows, lane, column, segments, count); });
+  output_run(ValueProducts<T>{v, walk.v_stride, walk.rows.scores + group.first * Vec<T>::kLanes}, walk.rows,
+             group.first * Vec<T>::kLanes, task.value_dim, segments_of(walk, group, 1));
 }
 
 template <class T>

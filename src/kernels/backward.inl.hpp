@@ -16,39 +16,75 @@
 // An element gets one chain over the step's rows, or keys, from zero, then joins the sum in memory: the order is that
 // of the steps, whatever the tile. What a row does not see adds exact zeros, which may be left out.
 
-// The working memory of a step beside that of RowState, where out serves as the panel of dO.
+constexpr int kGradientInner = !kPairs ? 1 : kTiles ? 32 : 2;  // rows or keys that a step of a chain takes
+constexpr int kStepRows = (kRowBlock + kGradientInner - 1) / kGradientInner * kGradientInner;
+
+// The working memory of a step beside that of RowState, where out serves as the panel of dO but to tiles.
 template <class T>
 struct BackwardRows {
   T* lse;          // of the rows
   T* term;         // D
-  T* largest;      // what tiles of dP leave for a maximum
   T* products;     // [kKeyBlock]: dP, then dS, then dx
   T* cap_slopes;   // [kKeyBlock]: 1 - tanh^2 of the products, or null
   T* by_distance;  // [kDistanceLines]: sums of dS, at the places of RowState's distances
-  T* q;            // [kRowBlock][q_width]; of pairs [kRowBlock / 2], and behind it the rows as they are stored
-  T* d_out;        // [kRowBlock][v_width], alike
+  T* q;            // [kStepRows][q_width]; of pairs [kStepRows / 2], and behind it the rows as they are stored
+  T* d_out;        // [kStepRows][v_width], alike
   T* keys;         // [kKeyBlock][q_width], alike, from step to step
   T* values;       // [kKeyBlock][v_width]; of pairs as they are stored
+  T* panels;       // of tiles: q as [q_width / 2] pairs, then d_out alike
+  T* factors;      // of tiles, rounded: P Z as [kKeyBlock][kStepRows], zeros after kRowBlock; dx alike, and by rows
+  T* edge;         // of tiles: of dQ what reaches past the last row or column
   T* keys_finite;  // 1 where all keys are
   T* rows_finite;  // 1 where queries and d_out are: where pairs are multiplied
   std::int64_t q_width, v_width;
 
   explicit BackwardRows(const BackwardTask<T>& task)
-      : q_width(padded_width(task.attention.head_dim)), v_width(padded_width(task.attention.value_dim)) {
+      : BackwardRows(task, BackwardExtents(task.attention.head_dim, task.attention.value_dim, kTiles)) {}
+  BackwardRows(const BackwardTask<T>& task, const BackwardExtents& extents)
+      : q_width(extents.q_width), v_width(extents.v_width) {
     T* next = task.work;
     const auto take = [&](std::int64_t count) { return std::exchange(next, next + count); };
-    lse = take(kRowBlock), term = take(kRowBlock), largest = take(kRowBlock);
+    lse = take(kRowBlock), term = take(kRowBlock);
     products = take(kKeyBlock * kRowBlock);
     cap_slopes = task.attention.terms.cap != 0 ? take(kKeyBlock * kRowBlock) : nullptr;
     by_distance = take(kDistanceLines * kRowBlock);
-    q = take(kRowBlock * q_width), d_out = take(kRowBlock * v_width);
+    q = take(kStepRows * q_width), d_out = take(kStepRows * v_width);
     keys = take(kKeyBlock * q_width), values = take(kKeyBlock * v_width);
+    panels = take(extents.panels), factors = take(extents.factors), edge = take(extents.edge);
     keys_finite = take(1), rows_finite = take(1);
   }
 };
 
+// Where S and dP go, scaled or as they are. No maximum and no mask: lse is known, and P and dS are taken by selection
+// where a pair may be hidden.
+template <class T, bool kScaled>
+struct ProductsTo {
+  T* to;  // a panel: [kKeyBlock]
+  T scale;
+
+  template <int N, int V>
+  MULTIHEAD_INLINE void put(const Vec<T> (&sums)[N][V], int lane, int key) const {
+    MULTIHEAD_UNROLL
+    for (int n = 0; n < N; ++n) {
+      MULTIHEAD_UNROLL
+      for (int v = 0; v < V; ++v)
+        (kScaled ? sums[n][v] * Vec<T>::splat(scale) : sums[n][v])
+            .store(to + (key + n) * kRowBlock + lane + v * Vec<T>::kLanes);
+    }
+  }
+};
+
+// Of a group of registers with the keys that each sees, and a few more.
+template <class T, class Product, class Place>
+void product_group(const Walk<T>& walk, const Group& group, const Product& product, const Place& place) {
+  for (const Segment& run : segments_of(walk, group, 1)) {
+    const int lane = (group.first + run.low) * Vec<T>::kLanes;
+    by_width(run.high - run.low, [&]<int V>() { product_run<T, V>(product, place, lane, {run.begin, run.end}); });
+  }
+}
+
 // A product of the step: element (n, k) of the panel a is that of key n and row k, or of row n and key k; k counts
-// pairs where a target multiplies them (backward_pairs.inl.hpp).
+// pairs where a target multiplies them (backward_pairs.inl.hpp). Of tiles a is rows of n (backward_tiles.inl.hpp).
 template <class T>
 struct GradientProduct {
   const T* a;
@@ -57,17 +93,17 @@ struct GradientProduct {
   T* c;  // rows, sums that grow
   std::int64_t c_stride;
   int columns;
+  StoredRows next{};  // of gradients of keys or values: of the same columns, the rows that the next step reads
 };
 
 // The elements that the gradients' products broadcast: of dV, dK and dQ.
 template <class T>
 struct GradientFactors {
-  const T *values, *keys, *queries;
+  T *values, *keys, *queries;
 };
 
 constexpr int kGradientRows = 6;
 constexpr int kGradientVecs = kTileBroadcasts > 4 ? 4 : 2;  // 6 x 4 or 6 x 2 accumulators, and as many operands
-constexpr int kGradientInner = kPairs ? 2 : 1;              // rows or keys that a step of a chain takes
 
 struct GradientStep {
   template <class Lanes>
@@ -84,31 +120,6 @@ inline KeyRange gradient_steps(KeyRange inner) {
   return {inner.begin / kGradientInner, (inner.end + kGradientInner - 1) / kGradientInner};
 }
 
-// N rows n of c from row first, V registers from a column, over k in [inner.begin, inner.end).
-template <class T, bool kByKey, int N, int V>
-MULTIHEAD_NOINLINE void gradient_tile(const GradientProduct<T>& product, int first, KeyRange inner, int column) {
-  constexpr int kLanes = Vec<T>::kLanes;
-  constexpr std::int64_t kStepN = kByKey ? kRowBlock / kGradientInner : 1, kStepK = kByKey ? 1 : kRowBlock;
-  Vec<T> sums[N][V];
-  clear<T, N, V>(sums);
-  accumulate<T, N, 0, V, V, GradientStep>(sums, product.a + first * kStepN + inner.begin * kStepK, kStepN, kStepK,
-                                          product.b + inner.begin * product.b_stride + column, inner.end - inner.begin,
-                                          product.b_stride);
-  const int last = product.columns - column - (V - 1) * kLanes;
-  T* const c = product.c + first * product.c_stride + column;
-  MULTIHEAD_UNROLL
-  for (int n = 0; n < N; ++n) {
-    MULTIHEAD_UNROLL
-    for (int v = 0; v < V; ++v) {
-      T* const to = c + n * product.c_stride + v * kLanes;
-      if (v < V - 1 || last >= kLanes)
-        (Vec<T>::load(to) + sums[n][v]).store(to);
-      else
-        (Vec<T>::load_first(to, last) + sums[n][v]).store_first(to, last);
-    }
-  }
-}
-
 // Rows of a product that are computed together, and what they are summed over.
 struct Strip {
   int first, count;
@@ -119,12 +130,72 @@ struct Strips {
   Strip all[kKeyBlock / kGradientRows + kGradientRows];
 };
 
+// Adds a tile's sums to rows of c. last: elements of the last register that there are, or more.
+template <class T, int N, int V>
+MULTIHEAD_INLINE void add_to_rows(const Vec<T> (&sums)[N][V], T* c, std::int64_t stride, int last) {
+  constexpr int kLanes = Vec<T>::kLanes;
+  const int whole = last < kLanes ? V - 1 : V;
+  MULTIHEAD_UNROLL
+  for (int n = 0; n < N; ++n, c += stride) {
+    MULTIHEAD_UNROLL
+    for (int v = 0; v < V - 1; ++v) (Vec<T>::load(c + v * kLanes) + sums[n][v]).store(c + v * kLanes);
+    T* const end = c + (V - 1) * kLanes;
+    if (whole == V)
+      (Vec<T>::load(end) + sums[n][V - 1]).store(end);
+    else
+      (Vec<T>::load_first(end, last) + sums[n][V - 1]).store_first(end, last);
+  }
+}
+
+// While keys get their sums, asks for the rows that the next step reads: for each two keys a row, of the columns at
+// hand.
+template <class T, int N, int V>
+MULTIHEAD_INLINE void ask_for_rows(const char* next, std::int64_t row_bytes, std::int64_t size, int first) {
+  constexpr int kLine = static_cast<int>(kLineBytes / sizeof(T));
+  MULTIHEAD_UNROLL
+  for (int n = 0; n < N; n += 2) {
+    MULTIHEAD_UNROLL
+    for (int at = 0; at < V * Vec<T>::kLanes; at += kLine)
+      __builtin_prefetch(next + (first + n) / 2 * row_bytes + at * size, 0, 3);
+  }
+}
+
+// V registers of c from a column of `count` strips of N rows each. One strip after another and not a call each: where a
+// core takes little more in a cycle than the multiply-adds and their operands, what stands between them is seen.
+template <class T, bool kByKey, int N, int V>
+MULTIHEAD_NOINLINE void gradient_tiles(const GradientProduct<T>& product, const Strip* strips, int count, int column) {
+  constexpr std::int64_t kStepN = kByKey ? kRowBlock / kGradientInner : 1, kStepK = kByKey ? 1 : kRowBlock;
+  const int last = product.columns - column - (V - 1) * Vec<T>::kLanes;
+  const T *const a = product.a, *const b = product.b + column;
+  T* const c = product.c + column;
+  const std::int64_t b_stride = product.b_stride, c_stride = product.c_stride;
+  const auto size = static_cast<std::int64_t>(size_of(product.next.type)), next_bytes = product.next.stride * size;
+  const char* const next = static_cast<const char*>(product.next.data) + column * size;
+  for (const Strip* strip = strips; strip < strips + count; ++strip) {
+    const KeyRange inner = strip->inner;
+    T* const to = c + strip->first * c_stride;
+    MULTIHEAD_UNROLL
+    for (int n = 0; n < N; ++n) __builtin_prefetch(to + n * c_stride, 1, 3);
+    if constexpr (kByKey) ask_for_rows<T, N, V>(next, next_bytes, size, strip->first);
+    Vec<T> sums[N][V];
+    clear<T, N, V>(sums);
+    accumulate<T, N, 0, V, V, GradientStep>(sums, a + strip->first * kStepN + inner.begin * kStepK, kStepN, kStepK,
+                                            b + inner.begin * b_stride, inner.end - inner.begin, b_stride);
+    add_to_rows<T, N, V>(sums, to, c_stride, last);
+  }
+}
+
+// Of so many rows: 8 are twice 4, since 2 leave few chains.
+constexpr int rows_of_strip(int left) {
+  return left >= kGradientRows && left != 8 ? kGradientRows : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+}
+
 // Strips of [begin, end); those with nothing to sum are left out. range(first, count): rows or keys to be summed over.
 template <class Range>
 void cut_strips(int begin, int end, const Range& range, Strips& strips) {
   strips.count = 0;
   for (int first = begin; first < end;) {
-    const int left = end - first, count = left >= kGradientRows ? kGradientRows : left >= 2 ? 2 : 1;
+    const int left = end - first, count = rows_of_strip(left);
     const KeyRange inner = gradient_steps(range(first, count));
     if (inner.begin < inner.end) strips.all[strips.count++] = {first, count, inner};
     first += count;
@@ -133,14 +204,17 @@ void cut_strips(int begin, int end, const Range& range, Strips& strips) {
 
 template <class T, bool kByKey, int V>
 void gradient_columns(const GradientProduct<T>& product, const Strips& strips, int column) {
-  for (int i = 0; i < strips.count; ++i) {
-    const Strip& strip = strips.all[i];
-    if (strip.count == kGradientRows)
-      gradient_tile<T, kByKey, kGradientRows, V>(product, strip.first, strip.inner, column);
-    else if (strip.count == 2)
-      gradient_tile<T, kByKey, 2, V>(product, strip.first, strip.inner, column);
+  for (int first = 0, end = 0; first < strips.count; first = end) {
+    const Strip* const run = strips.all + first;
+    while (end < strips.count && strips.all[end].count == run->count) ++end;
+    if (run->count == kGradientRows)
+      gradient_tiles<T, kByKey, kGradientRows, V>(product, run, end - first, column);
+    else if (run->count == 4)
+      gradient_tiles<T, kByKey, 4, V>(product, run, end - first, column);
+    else if (run->count == 2)
+      gradient_tiles<T, kByKey, 2, V>(product, run, end - first, column);
     else
-      gradient_tile<T, kByKey, 1, V>(product, strip.first, strip.inner, column);
+      gradient_tiles<T, kByKey, 1, V>(product, run, end - first, column);
   }
 }
 
@@ -227,6 +301,7 @@ template <class T>
 struct StepLanes {
   Vec<T> lse, term;
   bool hides, drops, scores;
+  T scale;  // of scores that tiles left and that nothing was done to
 };
 
 // P Z to scores and dS to products, kCount keys from one on. A weight is at most 1, however little of a lse far from
@@ -241,7 +316,9 @@ MULTIHEAD_INLINE void weigh_keys(const RowState<T>& state, const BackwardRows<T>
   Lanes p[kCount];
   MULTIHEAD_UNROLL
   for (int i = 0; i < kCount; ++i) {
-    const Lanes t = Lanes::fma(step.lse, unit, Lanes::load(scores + i * kRowBlock));
+    Lanes score = Lanes::load(scores + i * kRowBlock);
+    if constexpr (kTiles) score = score * Lanes::splat(step.scale);
+    const Lanes t = Lanes::fma(step.lse, unit, score);
     p[i] = Lanes::zero_where(one < t, t);  // a little above 0 stays: lse is rounded
   }
   exp2_nonpositive<T>(p);

@@ -62,14 +62,16 @@ TaskNeeds BackwardPass<S>::needs() const {
   TaskNeeds needs = schedule_.task_needs();
   needs.type = kTypeOf<T>;                // rows are widened once a block
   needs.weights = options_.bias.given();  // rows of its gradient
-  needs.tiles = false;
+  needs.tiles = false;                    // a step's have a place of their own
   return needs;
 }
 
 template <class S>
 std::size_t BackwardPass<S>::step_bytes() const {
+  const bool tiles = std::is_same_v<S, BFloat16> && schedule_.task_needs().tiles;
+  const BackwardExtents extents(shape_.head_dim, shape_.value_dim, tiles);
   return round_to_line(attention_scratch_elements(needs()) * sizeof(T)) +
-         round_to_line(backward_work_elements(shape_.head_dim, shape_.value_dim, options_.softcap > 0) * sizeof(T));
+         round_to_line(backward_work_elements(extents, options_.softcap > 0) * sizeof(T));
 }
 
 // Numbers that a task sums up by itself: the scale's, then for each head of its group the slope's and the table's.
@@ -230,7 +232,8 @@ void BackwardPass<S>::open_task(Run& run, std::byte* worker) const {
   BackwardTask<T>& task = run.task;
   task.work = reinterpret_cast<T*>(worker + round_to_line(attention_scratch_elements(needs()) * sizeof(T)));
   std::byte* next = worker + step_bytes();
-  const std::int64_t keys = std::min<std::int64_t>(kKeyBlock, run.unit.sequence.kv_len - run.unit.block * kKeyBlock);
+  const std::int64_t left = run.unit.sequence.kv_len - run.unit.block * kKeyBlock;
+  const std::int64_t keys = std::min<std::int64_t>(kKeyBlock, (left + kSumChains - 1) / kSumChains * kSumChains);
   T* const sums = take_lines<T>(next, kKeyBlock * (q_width + v_width));
   std::fill_n(sums, keys * q_width, T(0));
   std::fill_n(sums + kKeyBlock * q_width, keys * v_width, T(0));

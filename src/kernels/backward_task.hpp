@@ -52,12 +52,32 @@ struct RowTermsTask {
 // Rows that every step reads whole registers of: a multiple of the widest one.
 constexpr std::int64_t padded_width(std::int64_t width) { return (width + kSumChains - 1) / kSumChains * kSumChains; }
 
+// What a step's operands take, which end with whole registers or, where products are those of tiles
+// (backward_tiles.inl.hpp), with whole tiles.
+struct BackwardExtents {
+  std::int64_t inner;             // elements that a tile's product adds up, or 1
+  std::int64_t rows;              // of a step, the last ones being zeros
+  std::int64_t q_width, v_width;  // of a row of q or k, of d_out or v
+  // Of tiles alone, in elements: panels of q and d_out; P Z, dx and dx turned, two to an element; an edge of dQ.
+  std::int64_t panels, factors, edge;
+
+  constexpr BackwardExtents(std::int64_t head_dim, std::int64_t value_dim, bool tiles)
+      : inner(tiles ? 32 : 1),
+        rows((kRowBlock + inner - 1) / inner * inner),
+        q_width((padded_width(head_dim) + inner - 1) / inner * inner),
+        v_width((padded_width(value_dim) + inner - 1) / inner * inner),
+        panels(tiles ? (q_width + v_width) / 2 * kRowBlock : 0),
+        factors(tiles ? kKeyBlock * (rows + kRowBlock / 2) : 0),
+        edge(tiles ? inner * inner : 0) {}
+
+  constexpr std::int64_t elements() const { return (rows + kKeyBlock) * (q_width + v_width) + panels + factors + edge; }
+};
+
 // BackwardRows takes its memory in this order.
-constexpr std::int64_t kBackwardLines = 3;
-constexpr std::size_t backward_work_elements(std::int64_t head_dim, std::int64_t value_dim, bool softcap) {
+constexpr std::int64_t kBackwardLines = 2;
+constexpr std::size_t backward_work_elements(const BackwardExtents& extents, bool softcap) {
   const std::int64_t lines = kBackwardLines + kKeyBlock * (softcap ? 2 : 1) + kDistanceLines;
-  return static_cast<std::size_t>(
-      lines * kRowBlock + (kRowBlock + kKeyBlock) * (padded_width(head_dim) + padded_width(value_dim)) + kSumChains);
+  return static_cast<std::size_t>(lines * kRowBlock + extents.elements() + kSumChains);
 }
 constexpr std::size_t row_terms_work_elements(std::int64_t value_dim) {
   return static_cast<std::size_t>(kRowBlock * (3 * padded_width(value_dim) + 1));

@@ -19,6 +19,29 @@ MULTIHEAD_NOINLINE void read_rows(const StoredRows& stored, int rows, int column
   }
 }
 
+// Rows in whole registers, stride elements apart.
+template <class T>
+struct WholeRows {
+  const T* at;
+  std::int64_t stride;
+};
+
+// Rows where they are stored, if they are of T and end with a register; else a copy, width elements apart.
+template <class T>
+WholeRows<T> whole_rows(const StoredRows& stored, int columns, const T* copy, std::int64_t width) {
+  if (!kPairs && stored.type == kTypeOf<T> && columns % kSumChains == 0)
+    return {static_cast<const T*>(stored.data), stored.stride};
+  return {copy, width};
+}
+
+// The same, read first where it is a copy.
+template <class T>
+WholeRows<T> read_whole_rows(const StoredRows& stored, int rows, int columns, std::int64_t width, T* copy) {
+  const WholeRows<T> whole = whole_rows<T>(stored, columns, copy, width);
+  if (whole.at == copy) read_rows<T>(stored, rows, columns, width, copy);
+  return whole;
+}
+
 // The block's keys and values, for all its steps.
 template <class T>
 void open_keys(const BackwardTask<T>& task, const BackwardRows<T>& rows) {
@@ -33,26 +56,38 @@ void open_keys(const BackwardTask<T>& task, const BackwardRows<T>& rows) {
   *rows.keys_finite = all_finite(rows.keys, rows.q_width, count, attention.head_dim) ? T(1) : T(0);
 }
 
-// The step's queries and what comes from above, row by row and as panels.
+// The step's queries and what comes from above, row by row.
+template <class T>
+WholeRows<T> queries_of(const BackwardTask<T>& task, const BackwardRows<T>& rows) {
+  return whole_rows<T>(task.attention.q, task.attention.head_dim, rows.q, rows.q_width);
+}
+template <class T>
+WholeRows<T> upward_of(const BackwardTask<T>& task, const BackwardRows<T>& rows) {
+  return whole_rows<T>(task.d_out, task.attention.value_dim, rows.d_out, rows.v_width);
+}
+
+// Reads them, and packs both as panels.
 template <class T>
 void read_queries(const BackwardTask<T>& task, const RowState<T>& state, const BackwardRows<T>& rows) {
   const AttentionTask<T>& attention = task.attention;
-  T* const upward = task.wants_scores ? state.out : nullptr;
+  T* const panel = kTiles ? rows.panels : state.q;
+  T* const upward = !task.wants_scores ? nullptr : kTiles ? panel + rows.q_width / 2 * kRowBlock : state.out;
   if constexpr (kPairs) {
-    const bool q = read_query_pairs(attention.q, attention.rows, attention.head_dim, rows.q_width, rows.q, state.q);
+    const bool q = read_query_pairs(attention.q, attention.rows, attention.head_dim, rows.q_width, rows.q, panel);
     const bool d = read_query_pairs(task.d_out, attention.rows, attention.value_dim, rows.v_width, rows.d_out, upward);
     *rows.rows_finite = q && d ? T(1) : T(0);
   } else {
-    read_rows<T>(attention.q, attention.rows, attention.head_dim, rows.q_width, rows.q);
-    read_rows<T>(task.d_out, attention.rows, attention.value_dim, rows.v_width, rows.d_out);
-    pack_panel<T>(rows.q, rows.q_width, attention.rows, attention.head_dim, state.q);
-    if (upward) pack_panel<T>(rows.d_out, rows.v_width, attention.rows, attention.value_dim, upward);
+    const WholeRows<T> q = read_whole_rows<T>(attention.q, attention.rows, attention.head_dim, rows.q_width, rows.q);
+    const WholeRows<T> d =
+        read_whole_rows<T>(task.d_out, attention.rows, attention.value_dim, rows.v_width, rows.d_out);
+    pack_panel<T>(q.at, q.stride, attention.rows, attention.head_dim, panel);
+    if (upward) pack_panel<T>(d.at, d.stride, attention.rows, attention.value_dim, upward);
   }
   for (int row = 0; row < kRowBlock; ++row) {
     const bool is_row = row < attention.rows;
     rows.lse[row] = is_row ? task.lse[row * task.lse_stride] : T(0);
     rows.term[row] = is_row ? task.row_terms[row] : T(0);
-    state.found[row] = 0, state.block_max[row] = 0, rows.largest[row] = 0;
+    state.found[row] = 0, state.block_max[row] = 0;
   }
 }
 
@@ -126,15 +161,29 @@ MULTIHEAD_NOINLINE void add_to_bias(const BackwardTask<T>& task, const RowState<
   }
 }
 
+// S of the group's rows and the block's keys.
+template <class T>
+void score_group(const Walk<T>& walk, const BackwardRows<T>& rows, const Group& group) {
+  const AttentionTask<T>& task = walk.task;
+  if constexpr (kTiles)
+    score_tiles(walk, rows, group);
+  else if constexpr (kPairs)
+    pair_score_group(walk, group);
+  else
+    product_group(walk, group, PanelProduct<T>{walk.keys, walk.k_stride, task.head_dim, walk.rows.q},
+                  ProductsTo<T, true>{walk.rows.scores, task.scale});
+}
+
 // dP of the group's rows and the block's values.
 template <class T>
-void upward_block(const Walk<T>& walk, const BackwardRows<T>& rows, const Group& group) {
-  RowState<T> upward = walk.rows;
-  upward.q = walk.rows.out, upward.scores = rows.products, upward.block_max = rows.largest;
-  if constexpr (kPairs)
-    pair_upward_block(walk, upward, rows, group);
+void upward_group(const Walk<T>& walk, const BackwardRows<T>& rows, const Group& group) {
+  if constexpr (kTiles)
+    upward_tiles(walk, rows, group);
+  else if constexpr (kPairs)
+    pair_upward_block(walk, rows, group);
   else
-    product_block(walk, upward, {rows.values, rows.v_width, walk.task.value_dim, T(1), false}, group);
+    product_group(walk, group, PanelProduct<T>{rows.values, rows.v_width, walk.task.value_dim, walk.rows.out},
+                  ProductsTo<T, false>{rows.products, T(1)});
 }
 
 // P Z and dx of every pair of the step; on the way, what goes by dS. Returns whether some pair of those seen is hidden.
@@ -147,11 +196,11 @@ bool weigh_step(const BackwardTask<T>& task, const Walk<T>& walk, const Backward
   for (int first = 0; first < walk.vecs; first += kTileVecs) {
     const Group group = group_of(walk, first, task.key);
     if (group.begin < group.end) {
-      score_block(walk, group);
+      score_group(walk, rows, group);
       for (int vec = first; rows.cap_slopes && vec < first + group.count; ++vec)
         cap_slopes(walk, rows, vec * Vec<T>::kLanes, walk.block_begin(vec, task.key), walk.block_end(vec, task.key));
       if (terms) terms_block(walk, group);
-      if (task.wants_scores) upward_block(walk, rows, group);
+      if (task.wants_scores) upward_group(walk, rows, group);
     }
     for (int vec = first; vec < first + group.count; ++vec) {
       const int lane = vec * Vec<T>::kLanes;
@@ -159,8 +208,12 @@ bool weigh_step(const BackwardTask<T>& task, const Walk<T>& walk, const Backward
       if (keys.begin >= keys.end) keys = {seen.begin, seen.begin};
       const bool hides =
           dense || !walk.all_see(vec, task.key, static_cast<int>(seen.begin), static_cast<int>(seen.end));
-      const StepLanes<T> step{Vec<T>::load(rows.lse + lane), Vec<T>::load(rows.term + lane), hides,
-                              attention.dropout.any(), task.wants_scores};
+      const StepLanes<T> step{Vec<T>::load(rows.lse + lane),
+                              Vec<T>::load(rows.term + lane),
+                              hides,
+                              attention.dropout.any(),
+                              task.wants_scores,
+                              terms ? T(1) : attention.scale};
       weigh(state, rows, step, lane, keys, seen);
       hides_any |= hides;
     }
@@ -177,15 +230,18 @@ template <class T>
 bool step_is_finite(const BackwardTask<T>& task, const BackwardRows<T>& rows) {
   const AttentionTask<T>& attention = task.attention;
   if constexpr (kPairs) return *rows.keys_finite != 0 && *rows.rows_finite != 0;
-  return *rows.keys_finite != 0 && all_finite(rows.q, rows.q_width, attention.rows, attention.head_dim) &&
-         all_finite(rows.d_out, rows.v_width, attention.rows, attention.value_dim);
+  const WholeRows<T> q = queries_of(task, rows), d = upward_of(task, rows);
+  return *rows.keys_finite != 0 && all_finite(q.at, q.stride, attention.rows, attention.head_dim) &&
+         all_finite(d.at, d.stride, attention.rows, attention.value_dim);
 }
 
 template <class T, bool kByKey>
-void multiply(const BackwardTask<T>& task, const Walk<T>& walk, KeyRange seen, const GradientProduct<T>& product,
-              const Strips* strips) {
+void multiply(const Walk<T>& walk, const BackwardRows<T>& rows, const BackwardTask<T>& task, KeyRange seen,
+              const GradientProduct<T>& product, const Strips* strips) {
   if (!product.c) return;
-  if (strips)
+  if constexpr (kTiles)
+    multiply_gradient<T, kByKey>(walk, rows, {task.key, seen, strips == nullptr}, product);
+  else if (strips)
     multiply_strips<T, kByKey>(product, *strips);
   else
     multiply_careful<T, kByKey>(walk, task.key, seen, product);
@@ -198,7 +254,25 @@ GradientFactors<T> factors_of(const BackwardTask<T>& task, const RowState<T>& st
   return {state.scores, rows.products, rows.products};
 }
 
-// What the step adds to the gradients of queries, keys and values.
+// What is added to the gradients of values, keys and queries.
+template <class T>
+struct StepProducts {
+  GradientProduct<T> values, keys, queries;
+};
+template <class T>
+StepProducts<T> products_of(const BackwardTask<T>& task, const BackwardRows<T>& rows, const GradientFactors<T>& by) {
+  const AttentionTask<T>& attention = task.attention;
+  const std::int64_t q_width = padded_width(attention.head_dim), v_width = padded_width(attention.value_dim);
+  const WholeRows<T> q = queries_of(task, rows), d = upward_of(task, rows);
+  const auto next = [&](const StoredRows& all) {
+    return StoredRows{element(all.data, all.type, attention.rows * all.stride), all.stride, all.type};
+  };
+  return {{by.values, d.at, d.stride, task.d_v, v_width, static_cast<int>(v_width), next(task.d_out)},
+          {by.keys, q.at, q.stride, task.d_k, q_width, static_cast<int>(q_width), next(attention.q)},
+          {by.queries, rows.keys, rows.q_width, task.d_q, task.d_q_stride, attention.head_dim}};
+}
+
+// What the step adds to the gradients.
 template <class T>
 void multiply_step(const BackwardTask<T>& task, const Walk<T>& walk, const BackwardRows<T>& rows, KeyRange seen,
                    bool hides) {
@@ -229,17 +303,15 @@ void multiply_step(const BackwardTask<T>& task, const Walk<T>& walk, const Backw
   // A pair may have a partner that no row sees.
   const bool parts = seen.begin % kGradientInner != 0 || seen.end % kGradientInner != 0;
   const bool careful = (hides || parts) && !step_is_finite(task, rows);
-  if (!careful) {
+  if (!careful && !kTiles) {
     cut_strips(static_cast<int>(seen.begin), static_cast<int>(seen.end), rows_of, by_key);
     if (task.d_q) cut_strips(0, attention.rows, keys_of_rows, by_row);
   }
   const Strips *const along_rows = careful ? nullptr : &by_key, *const along_keys = careful ? nullptr : &by_row;
-  const int q_width = static_cast<int>(rows.q_width), v_width = static_cast<int>(rows.v_width);
-  const GradientFactors<T> by = factors_of(task, walk.rows, rows, seen);
-  multiply<T, true>(task, walk, seen, {by.values, rows.d_out, v_width, task.d_v, v_width, v_width}, along_rows);
-  multiply<T, true>(task, walk, seen, {by.keys, rows.q, q_width, task.d_k, q_width, q_width}, along_rows);
-  multiply<T, false>(task, walk, seen, {by.queries, rows.keys, q_width, task.d_q, task.d_q_stride, attention.head_dim},
-                     along_keys);
+  const StepProducts<T> products = products_of(task, rows, factors_of(task, walk.rows, rows, seen));
+  multiply<T, true>(walk, rows, task, seen, products.values, along_rows);
+  multiply<T, true>(walk, rows, task, seen, products.keys, along_rows);
+  multiply<T, false>(walk, rows, task, seen, products.queries, along_keys);
 }
 
 template <class T>
@@ -264,6 +336,8 @@ void backward_task(const BackwardTask<T>& task) noexcept {
   if (attention.dropout.any())
     draw_factors(attention.dropout, task.key, static_cast<int>(seen.begin), static_cast<int>(seen.end), attention.rows,
                  walk.rows.dropout);
+  if constexpr (kTiles)
+    if (is_plain_step(task, walk, rows)) return run_by_tiles(task, walk, rows, seen);
   const bool hides = weigh_step(task, walk, rows, seen);
   multiply_step(task, walk, rows, seen, hides);
 }
@@ -277,8 +351,8 @@ void row_terms_task(const RowTermsTask<T>& task) noexcept {
   T *const out = rows + kRowBlock * width, *const d_out = out + kRowBlock * width,
            *const sums = d_out + kRowBlock * width;
   for (const auto& [stored, panel] : {std::pair{&task.out, out}, std::pair{&task.d_out, d_out}}) {
-    read_rows<T>(*stored, task.rows, task.value_dim, width, rows);
-    pack_panel<T>(rows, width, task.rows, task.value_dim, panel);
+    const WholeRows<T> whole = read_whole_rows<T>(*stored, task.rows, task.value_dim, width, rows);
+    pack_panel<T>(whole.at, whole.stride, task.rows, task.value_dim, panel);
   }
   for (int lane = 0; lane < task.rows; lane += Lanes::kLanes) {
     Lanes sum = Lanes::splat(0);

@@ -224,7 +224,7 @@ struct CachedStrip {
   const T* scales;  // or null
 };
 
-// score_tile() of them.
+// product_tiles() of them.
 template <class T, int N, int V>
 MULTIHEAD_NOINLINE void cached_score_tile(const CachedStrip<T>& by, const Walk<T>& walk, const KeyStrip& strip,
                                           int lane) {

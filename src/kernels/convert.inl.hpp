@@ -55,10 +55,15 @@ MULTIHEAD_NOINLINE void load_row(const void* from, Type type, std::int64_t strid
   }
 }
 
-// to[i] = from[i] rounded to a type of two bytes.
+// to[i] = from[i] rounded to a type of two bytes: a register at a time where a target stores one so.
 template <class Stored, class T>
 void narrow(const T* from, std::int64_t count, void* to) {
-  for (std::int64_t i = 0; i < count; ++i) static_cast<Stored*>(to)[i] = Stored(static_cast<float>(from[i]));
+  Stored* const elements = static_cast<Stored*>(to);
+  std::int64_t i = 0;
+  if constexpr (requires(Vec<T> x) { x.template store_rounded<Stored>(to); })
+    for (; i + Vec<T>::kLanes <= count; i += Vec<T>::kLanes)
+      Vec<T>::load(from + i).template store_rounded<Stored>(elements + i);
+  for (; i < count; ++i) elements[i] = Stored(static_cast<float>(from[i]));
 }
 
 // The address of element i.

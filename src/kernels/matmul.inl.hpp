@@ -51,6 +51,36 @@ struct MatmulBlock {
   ActivateRows<T> activate;  // or null
 };
 
+// C (N, V registers of columns) = or += sums, plus the bias. Whole: all registers, without a question at each; else the
+// last one only as far as columns reach.
+template <class T, int N, int V, bool kWhole>
+MULTIHEAD_INLINE void store_tile(Vec<T> (&sums)[N][V], const MatmulBlock<T>& block, T* c, std::int64_t c_stride,
+                                 int columns) {
+  constexpr int kLanes = Vec<T>::kLanes;
+  const int last = kWhole ? kLanes : columns - (V - 1) * kLanes;
+  if (block.add) {
+    MULTIHEAD_UNROLL
+    for (int n = 0; n < N; ++n) {
+      MULTIHEAD_UNROLL
+      for (int v = 0; v < V; ++v)
+        sums[n][v] = load_up_to<T>(c + n * c_stride + v * kLanes, v < V - 1 ? kLanes : last) + sums[n][v];
+    }
+  }
+  if (block.bias) {
+    MULTIHEAD_UNROLL
+    for (int v = 0; v < V; ++v) {
+      const Vec<T> bias = load_up_to<T>(block.bias + v * kLanes, v < V - 1 ? kLanes : last);
+      MULTIHEAD_UNROLL
+      for (int n = 0; n < N; ++n) sums[n][v] = sums[n][v] + bias;
+    }
+  }
+  MULTIHEAD_UNROLL
+  for (int n = 0; n < N; ++n) {
+    MULTIHEAD_UNROLL
+    for (int v = 0; v < V; ++v) store_up_to<T>(sums[n][v], c + n * c_stride + v * kLanes, v < V - 1 ? kLanes : last);
+  }
+}
+
 // C (N, V registers of columns) = or += A (N, count) B, the last register only as far as columns reach.
 template <class T, int N, int V, bool kTurned>
 MULTIHEAD_NOINLINE void matmul_tile(const MatmulBlock<T>& block, std::int64_t a_stride, T* c, std::int64_t c_stride,
@@ -67,21 +97,20 @@ MULTIHEAD_NOINLINE void matmul_tile(const MatmulBlock<T>& block, std::int64_t a_
   for (std::int64_t left = block.count; left > 0; left -= ahead.between) {
     const std::int64_t steps = std::min(left, ahead.between);
     ahead.ask();
-    accumulate<T, N, 0, V>(sums, from, n_step, k_step, lines, steps, block.line);
-    from += steps * k_step, lines += steps * block.line;
-  }
-  const int last = columns - (V - 1) * kLanes;
-  MULTIHEAD_UNROLL
-  for (int v = 0; v < V; ++v) {
-    const int valid = v < V - 1 ? kLanes : last;
-    MULTIHEAD_UNROLL
-    for (int n = 0; n < N; ++n) {
-      T* const to = c + n * c_stride + v * kLanes;
-      Vec<T> y = block.add ? load_up_to<T>(to, valid) + sums[n][v] : sums[n][v];
-      if (block.bias) y = y + load_up_to<T>(block.bias + v * kLanes, valid);
-      store_up_to<T>(y, to, valid);
+    if constexpr (N > 1 && V > kTileVecs) {  // in halves of a line: a whole one would push sums out of registers
+      for (std::int64_t k = 0; k < steps; ++k, from += k_step, lines += block.line) {
+        accumulate<T, N, 0, V / 2>(sums, from, n_step, k_step, lines, 1);
+        accumulate<T, N, V / 2, V>(sums, from, n_step, k_step, lines, 1);
+      }
+    } else {
+      accumulate<T, N, 0, V>(sums, from, n_step, k_step, lines, steps, block.line);
+      from += steps * k_step, lines += steps * block.line;
     }
   }
+  if (columns == V * kLanes)
+    store_tile<T, N, V, true>(sums, block, c, c_stride, columns);
+  else
+    store_tile<T, N, V, false>(sums, block, c, c_stride, columns);
 }
 
 // Whether a product takes whole lines of its panel at a time: rows too few to fill a tile of kTileVecs registers.
@@ -122,13 +151,12 @@ void matmul_pack(const MatmulTask<T>& task, const T* b, std::int64_t count) {
     pack_panel<T>(b, task.b_column_stride, task.columns, count, task.scratch);
     return;
   }
-  for (std::int64_t k = 0; k < count; ++k)
-    for (int column = 0; column < task.columns; column += kLanes) {
-      const T* from = b + k * task.b_inner_stride + column;
-      const int valid = task.columns - column;
-      (valid >= kLanes ? Vec<T>::load(from) : Vec<T>::load_first(from, valid))
-          .store(task.scratch + k * kRowBlock + column);
-    }
+  const int rest = task.columns % kLanes, whole = task.columns - rest;
+  T* to = task.scratch;
+  for (std::int64_t k = 0; k < count; ++k, b += task.b_inner_stride, to += kRowBlock) {
+    for (int column = 0; column < whole; column += kLanes) Vec<T>::load(b + column).store(to + column);
+    if (rest > 0) Vec<T>::load_first(b + whole, rest).store(to + whole);
+  }
 }
 
 constexpr std::int64_t kUnpackedRows = 8;  // more would evict lines that lie far apart before they are read again
@@ -153,9 +181,11 @@ template <class T, bool kTurned>
 void matmul_tiles(const MatmulTask<T>& task, const MatmulBlock<T>& whole, Ahead<T> ahead) {
   constexpr int kLanes = Vec<T>::kLanes, kWideVecs = std::min(2 * kTileVecs, kRowBlock / kLanes);
   const int most = task.rows <= kWideRows ? kWideVecs : kTileVecs;
-  const std::int64_t tiles =
-      (task.columns + most * kLanes - 1) / (most * kLanes) * ((task.rows + kTileBroadcasts - 1) / kTileBroadcasts);
-  ahead.spread(tiles, whole.count);
+  ahead.between = std::max<std::int64_t>(whole.count, 1);
+  if (ahead.lines > 0)
+    ahead.spread(
+        (task.columns + most * kLanes - 1) / (most * kLanes) * ((task.rows + kTileBroadcasts - 1) / kTileBroadcasts),
+        whole.count);
   for (int column = 0, vecs = 0; column < task.columns; column += vecs * kLanes) {
     vecs = std::min(most, (task.columns - column + kLanes - 1) / kLanes);
     if (vecs < kWideVecs) vecs = std::min(vecs, kTileVecs);

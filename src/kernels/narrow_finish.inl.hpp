@@ -15,15 +15,42 @@ MULTIHEAD_INLINE void put_narrow_sums(const Vec<float> (&sums)[N][V], float* c, 
   }
 }
 
-// Two lines of B are one of 32-bit words. What follows these, to be asked for in so many tiles.
+// Lines from next on that a block takes, as far as there are any. Two lines of B are one of 32-bit words.
+inline Ahead<float> lines_from(const NarrowMatmulTask& task, const std::uint16_t* next) {
+  const std::int64_t left = (static_cast<const std::uint16_t*>(task.packed_end) - next) / (2 * kRowBlock);
+  return {reinterpret_cast<const float*>(next), kRowBlock, std::clamp<std::int64_t>(left, 0, kInnerBlock / 2)};
+}
+
+// What follows these lines of a panel, to be asked for in so many tiles.
 inline Ahead<float> next_lines(const NarrowMatmulTask& task, const std::uint16_t* lines, std::int64_t count,
                                std::int64_t tiles) {
-  const std::uint16_t* const next = lines + (count + 1) / 2 * 2 * kRowBlock;
-  const std::int64_t left = (static_cast<const std::uint16_t*>(task.packed_end) - next) / (2 * kRowBlock);
-  Ahead<float> ahead{reinterpret_cast<const float*>(next), kRowBlock,
-                     std::clamp<std::int64_t>(left, 0, kInnerBlock / 2)};
+  Ahead<float> ahead = lines_from(task, lines + (count + 1) / 2 * 2 * kRowBlock);
   ahead.spread(tiles, count / 2);
   return ahead;
+}
+
+// Rows that are finished together: more than it takes to make an activation's constants ready, and still in L1.
+constexpr int kFinishTogether = 16;
+
+// A task's columns from column on, at most count of them, of the same panel.
+inline NarrowMatmulTask columns_from(const NarrowMatmulTask& task, int column, int count) {
+  NarrowMatmulTask own = task;
+  own.c = static_cast<char*>(task.c) + column * static_cast<std::int64_t>(size_of(task.c_type));
+  own.columns = std::min(task.columns - column, count);
+  if (task.bias) own.bias = task.bias + column;
+  own.scratch = task.scratch + column;
+  return own;
+}
+
+// multiply(panel) for each panel of a task, with its own sums.
+template <class Multiply>
+void each_panel(const NarrowMatmulTask& task, const Multiply& multiply) {
+  for (int column = 0; column < task.columns; column += kRowBlock) {
+    NarrowMatmulTask panel = columns_from(task, column, kRowBlock);
+    panel.packed = static_cast<const std::uint16_t*>(task.packed) + column / kRowBlock * task.panel_elements;
+    panel.scratch = task.scratch + column * task.rows;
+    multiply(panel);
+  }
 }
 
 // Rows [first, last), whose sums are complete.

@@ -40,8 +40,6 @@ MULTIHEAD_NOINLINE void pair_matmul_tile(const PairProduct& by, int row, Ahead<f
 }
 
 // All rows, finished kFinishTogether at a time behind the last block.
-constexpr int kFinishTogether = 16;
-
 template <int V>
 void pair_matmul_rows(const NarrowMatmulTask& task, const PairProduct& by, bool last, Ahead<float> ahead) {
   const int rows = static_cast<int>(task.rows);
@@ -55,7 +53,7 @@ void pair_matmul_rows(const NarrowMatmulTask& task, const PairProduct& by, bool 
   });
 }
 
-inline void pair_matmul_task(const NarrowMatmulTask& task) noexcept {
+inline void pair_matmul_panel(const NarrowMatmulTask& task) {
   constexpr int kLanes = Vec<float>::kLanes;
   std::int64_t inner = 0;
   do {  // once for inner == 0: C becomes zero
@@ -74,3 +72,5 @@ inline void pair_matmul_task(const NarrowMatmulTask& task) noexcept {
     });
   } while (inner < task.inner);
 }
+
+inline void pair_matmul_task(const NarrowMatmulTask& task) noexcept { each_panel(task, pair_matmul_panel); }

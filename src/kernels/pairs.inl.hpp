@@ -7,7 +7,7 @@
 //
 //   A  rows of bfloat16, elements side by side: a pair is 32 bits, broadcast from where it stands
 //   B  a panel, kRowBlock lanes of 32 bits a line, one line a pair: the even element in the lower half
-//   C  a panel of floats: what score_tile and output_tile leave
+//   C  a panel of floats: what product_tiles and output_tiles leave
 //
 //               A                                         B                                C
 //   scores      keys as the caller stores them            queries, packed once a task      scores [key][48]
@@ -184,45 +184,27 @@ void start_pairs(Walk<T>& walk) {
   std::copy_n(walk.rows.sum, walk.vecs * Vec<T>::kLanes, walk.pairs.sums);
 }
 
-// What a tile multiplies the queries' panel, or another, with: Broadcasts in pairs.
-struct PairBroadcasts {
+// PanelProduct in pairs.
+struct KeyPairProduct {
   const std::uint16_t* rows;
   std::int64_t stride;
   int pairs;
-  float scale;
-  bool masks;  // hidden keys become -inf
+  const float* panel;
+
+  template <int N, int V>
+  MULTIHEAD_INLINE void add(Vec<float> (&sums)[N][V], int lane, int key) const {
+    accumulate_pairs<N, 0, V>(sums, rows + key * stride, stride, panel + lane, pairs);
+  }
 };
-
-// Scores of N keys and V registers of rows.
-template <int N, int V>
-MULTIHEAD_NOINLINE void pair_score_tile(const PairBroadcasts& by, const RowState<float>& rows, const KeyStrip& strip,
-                                        int lane) {
-  Vec<float> sums[N][V];
-  clear<float, N, V>(sums);
-  accumulate_pairs<N, 0, V>(sums, by.rows + strip.key * by.stride, by.stride, rows.q + lane, by.pairs);
-  put_scores<float, N, V>(sums, by.scale, rows, lane, strip.key, strip.masked);
-}
-
-// product_block() in pairs.
-template <class T>
-void pair_product_block(const Walk<T>& walk, const RowState<T>& rows, const PairBroadcasts& by, const Group& group) {
-  const bool prefetch = group.first == 0 && walk.task.terms.dense();
-  in_strips(group.begin, group.end, [&]<int N>(int key) {
-    if (prefetch && N == kTileBroadcasts) prefetch_terms(walk, group.start, key, N);
-    const KeyStrip strip = strip_of(walk, group, key, N, by.masks);
-    if (strip.low >= strip.high) return;
-    const int lane = (group.first + strip.low) * Vec<T>::kLanes;
-    by_width(strip.high - strip.low, [&]<int V>() { pair_score_tile<N, V>(by, rows, strip, lane); });
-  });
-}
 
 // score_block() in pairs.
 template <class T>
 void pair_score_block(const Walk<T>& walk, const Group& group) {
   if constexpr (kTiles) return tile_score_block(walk, group);
   const AttentionTask<T>& task = walk.task;
-  pair_product_block(walk, walk.rows,
-                     {walk.pairs.keys, walk.pairs.k_stride, pairs_of(task.head_dim), task.scale, !walk.terms()}, group);
+  product_block(walk, walk.rows,
+                KeyPairProduct{walk.pairs.keys, walk.pairs.k_stride, pairs_of(task.head_dim), walk.rows.q},
+                {task.scale, !walk.terms()}, group);
 }
 
 // Rounds the group's weights and packs pairs of keys, pair p in the place of line p, and adds them up: chains by pair
@@ -266,24 +248,12 @@ struct ValuePairs {
   const std::uint16_t* values;
   const float* weights;
 
+  ValuePairs at(int column) const { return {values + column * kKeyBlock, weights}; }
   template <int N, int Low, int High>
   MULTIHEAD_INLINE void add(Vec<float> (&sums)[N][kTileVecs], int begin, int end) const {
     accumulate_pairs<N, Low, High>(sums, values + begin, kKeyBlock, weights + begin / 2 * kRowBlock, (end - begin) / 2);
   }
 };
-
-// N value columns of the group's rows over the block's keys.
-template <int N>
-MULTIHEAD_NOINLINE void pair_output_tile(const PairBlock<float>& block, const RowState<float>& rows, int lane,
-                                         int column, const Segment* segments, int segment_count) {
-  Vec<float> sums[N][kTileVecs];
-  clear<float, N, kTileVecs>(sums);
-  const ValuePairs products{reinterpret_cast<const std::uint16_t*>(block.values) + column * kKeyBlock,
-                            rows.scores + lane};
-  for (const Segment* run = segments; run < segments + segment_count; ++run)
-    accumulate_run<float, N>(sums, products, *run);
-  merge_output<float, N>(sums, rows, lane, column);
-}
 
 // Values that are not finite, which entered as zero, for the rows that see them.
 template <class T>
@@ -307,11 +277,9 @@ MULTIHEAD_NOINLINE void add_special(const Walk<T>& walk, const Group& group, int
 template <class T>
 void multiply_value_pairs(const Walk<T>& walk, const Group& group) {
   if constexpr (kTiles) return tile_output_block(walk, group);
-  Segment segments[2 * kTileVecs];
-  const int count = segments_of(walk, group, 2, segments);
-  in_strips(0, walk.task.value_dim, [&]<int N>(int column) {
-    pair_output_tile<N>(walk.pairs, walk.rows, group.first * Vec<T>::kLanes, column, segments, count);
-  });
+  const int lane = group.first * Vec<T>::kLanes;
+  output_run(ValuePairs{reinterpret_cast<const std::uint16_t*>(walk.pairs.values), walk.rows.scores + lane}, walk.rows,
+             lane, walk.task.value_dim, segments_of(walk, group, 2));
 }
 
 // Those of a block.

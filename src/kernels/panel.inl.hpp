@@ -96,17 +96,102 @@ struct MultiplyAdd {
   }
 };
 
+// Registers [Low, High) of a line of a panel.
+template <class T, int Low, int High, int V>
+MULTIHEAD_INLINE void load_line(Vec<T> (&lanes)[V], const T* line) {
+  MULTIHEAD_UNROLL
+  for (int v = Low; v < High; ++v) lanes[v] = Vec<T>::load(line + v * Vec<T>::kLanes);
+}
+
+// body<0>() to body<N - 1>().
+template <int N, class Body>
+MULTIHEAD_INLINE void each_index(const Body& body) {
+  const auto call = [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
+    (body.template operator()<I>(), ...);
+  };
+  call(std::make_integer_sequence<int, N>());
+}
+
+// Whether a target multiplies by one lane of a register. Where it does, elements of A that stand side by side are
+// loaded together: a broadcast from memory would take one of the multiply-adds' pipes.
+template <class V>
+constexpr bool kMultipliesByLane = requires(V v) {
+  V::template fma_lane<0>(v, v, v);
+};
+
+// accumulate() of N rows whose elements of one k stand side by side. The last register of them overlaps the one before.
+template <class T, int N, int Low, int High, int V>
+MULTIHEAD_INLINE void accumulate_columns(Vec<T> (&sums)[N][V], const T* a, std::int64_t k_step, const T* panel,
+                                         std::int64_t count, std::int64_t line) {
+  constexpr int kLanes = Vec<T>::kLanes, kLast = (N - 1) / kLanes;
+  MULTIHEAD_UNROLL_4
+  for (std::int64_t k = 0; k < count; ++k) {
+    Vec<T> lanes[V], elements[kLast + 1];
+    load_line<T, Low, High>(lanes, panel + k * line);
+    MULTIHEAD_UNROLL
+    for (int i = 0; i < kLast; ++i) elements[i] = Vec<T>::load(a + k * k_step + i * kLanes);
+    elements[kLast] = Vec<T>::load(a + k * k_step + N - kLanes);
+    each_index<N>([&]<int n>() __attribute__((always_inline)) {
+      constexpr int kLane = n / kLanes < kLast ? n % kLanes : n - (N - kLanes);
+      MULTIHEAD_UNROLL
+      for (int v = Low; v < High; ++v)
+        sums[n][v] = Vec<T>::template fma_lane<kLane>(lanes[v], elements[n / kLanes], sums[n][v]);
+    });
+  }
+}
+
+// Rows First to First + Count of accumulate_rows(), from the k on where registers of elements begin.
+template <class T, int First, int Count, int Low, int High, int N, int V>
+MULTIHEAD_INLINE void accumulate_lanes(Vec<T> (&sums)[N][V], const T* a, std::int64_t n_step, const T* panel,
+                                       std::int64_t line) {
+  asm volatile("" : "+r"(panel));  // the compiler would keep lines from run to run, and sums on the stack for it
+  Vec<T> elements[Count];
+  MULTIHEAD_UNROLL
+  for (int n = 0; n < Count; ++n) elements[n] = Vec<T>::load(a + (First + n) * n_step);
+  each_index<Vec<T>::kLanes>([&]<int k>() __attribute__((always_inline)) {
+    Vec<T> lanes[V];
+    load_line<T, Low, High>(lanes, panel + k * line);
+    MULTIHEAD_UNROLL
+    for (int n = 0; n < Count; ++n) {
+      MULTIHEAD_UNROLL
+      for (int v = Low; v < High; ++v)
+        sums[First + n][v] = Vec<T>::template fma_lane<k>(lanes[v], elements[n], sums[First + n][v]);
+    }
+  });
+}
+
+// accumulate() of N rows whose elements stand side by side along k, as far as whole registers reach: so many k are
+// done. Two rows at a time: with elements of more, some sums would find no register.
+template <class T, int N, int Low, int High, int V>
+MULTIHEAD_INLINE std::int64_t accumulate_rows(Vec<T> (&sums)[N][V], const T* a, std::int64_t n_step, const T* panel,
+                                              std::int64_t count, std::int64_t line) {
+  constexpr int kLanes = Vec<T>::kLanes, kTogether = 2;
+  std::int64_t k = 0;
+  for (; k + kLanes <= count; k += kLanes)
+    each_index<(N + kTogether - 1) / kTogether>([&]<int Run>() __attribute__((always_inline)) {
+      constexpr int kFirst = Run * kTogether;
+      accumulate_lanes<T, kFirst, std::min(kTogether, N - kFirst), Low, High>(sums, a + k, n_step, panel + k * line,
+                                                                              line);
+    });
+  return k;
+}
+
 // The inner step of every product: for each k, element (n, k) of A is broadcast and multiplied with line k of a panel,
 // or of rows that lie line elements apart.
 //   sums[n][v] = fma(A(n, k), panel[k][v], sums[n][v]), k ascending: one chain an element
 template <class T, int N, int Low, int High, int V, class Step = MultiplyAdd>
 MULTIHEAD_INLINE void accumulate(Vec<T> (&sums)[N][V], const T* a, std::int64_t n_step, std::int64_t k_step,
                                  const T* panel, std::int64_t count, std::int64_t line = kRowBlock) {
+  std::int64_t k = 0;
+  if constexpr (kMultipliesByLane<Vec<T>>) {
+    if constexpr (N >= Vec<T>::kLanes)
+      if (n_step == 1) return accumulate_columns<T, N, Low, High>(sums, a, k_step, panel, count, line);
+    if (k_step == 1) k = accumulate_rows<T, N, Low, High>(sums, a, n_step, panel, count, line);
+  }
   MULTIHEAD_UNROLL_4
-  for (std::int64_t k = 0; k < count; ++k) {
+  for (; k < count; ++k) {
     Vec<T> lanes[V];
-    MULTIHEAD_UNROLL
-    for (int v = Low; v < High; ++v) lanes[v] = Vec<T>::load(panel + k * line + v * Vec<T>::kLanes);
+    load_line<T, Low, High>(lanes, panel + k * line);
     MULTIHEAD_UNROLL
     for (int n = 0; n < N; ++n) {
       const Vec<T> element = Vec<T>::splat(a[n * n_step + k * k_step]);

@@ -213,18 +213,18 @@ MULTIHEAD_NOINLINE void put_marked_scores(const Walk<T>& walk, const TileScratch
   RowState<T> rows = walk.rows;
   rows.block_max = scratch.unread;
   std::fill_n(scratch.unread, kRowBlock, T(0));
+  const PanelProduct<T> product{walk.keys, walk.k_stride, task.head_dim, rows.q};
   for (int key = group.begin; key < group.end; ++key)
     if (walk.pairs.marked_keys[static_cast<std::size_t>(key)])
       by_width(group.count, [&]<int V>() {
-        score_tile<T, 1, V>(walk.keys + key * walk.k_stride, walk.k_stride, rows.q, task.head_dim, 1, rows, 0, key,
-                            false);
+        product_tiles<T, 1, V>(product, ScoresTo<T>{rows, 1, false}, 0, key, key + 1);
       });
   const Lanes zero = Lanes::splat(0);
   Lanes any = zero;
   for (int vec = 0; vec < group.count; ++vec) any = any + Lanes::load(scratch.marked + vec * Lanes::kLanes);
   if (!Lanes::any(zero < any)) return;
   rows.scores = scratch.spare;
-  product_block(walk, rows, {walk.keys, walk.k_stride, task.head_dim, 1, false}, group);
+  product_block(walk, rows, product, {1, false}, group);
   for (int vec = 0; vec < group.count; ++vec) {
     const int lane = vec * Lanes::kLanes;
     const auto marked = zero < Lanes::load(scratch.marked + lane);
@@ -244,7 +244,8 @@ template <class T>
 void pair_score_block(const Walk<T>& walk, const Group& group) {
   const AttentionTask<T>& task = walk.task;
   if (!(-kLargestScale <= task.scale && task.scale <= kLargestScale))
-    return product_block(walk, walk.rows, {walk.keys, walk.k_stride, task.head_dim, task.scale, !walk.terms()}, group);
+    return product_block(walk, walk.rows, PanelProduct<T>{walk.keys, walk.k_stride, task.head_dim, walk.rows.q},
+                         {task.scale, !walk.terms()}, group);
   const TileScratch scratch(task, walk.rows.tiles);
   multiply_keys<3>(walk, group, score_operands(walk, scratch));
   put_marked_scores(walk, scratch, group);

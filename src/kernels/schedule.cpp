@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <limits>
-#include <optional>
 
 #include "core/dropout.hpp"
 #include "core/element.hpp"
@@ -327,9 +326,9 @@ void Schedule<T>::run_rows(const AttentionCall<T>& call, const KernelTable& tabl
   if (count <= 0) return;  // the last block has not so many pieces
   KeyRange visible[kRowBlock];
   AttentionTask<T> next = task(call, sequence, rows.head, row, count, visible);
-  std::optional<StatisticsTask<T>> statistics;
-  if (gathered_)
-    next.statistics = &statistics.emplace(statistics_task(*request_, *gathered_, sequence, rows.head, row));
+  if (!gathered_) return run_task(next, table, scratch);
+  const StatisticsTask<T> statistics = statistics_task(*request_, *gathered_, sequence, rows.head, row);
+  next.statistics = &statistics;
   run_task(next, table, scratch);
 }
 

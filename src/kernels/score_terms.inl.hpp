@@ -228,8 +228,8 @@ MULTIHEAD_NOINLINE void apply_terms(const Walk<T>& walk, int vec, std::int64_t s
     Lanes::splat(1).store(rows.found + lane);
 }
 
-// output_tile for values that are not finite in a block that some row sees only in part: zero times NaN is NaN, so a
-// hidden key is left out by selection. For the keys a row sees it is the chain of output_tile, bit for bit.
+// output_tiles() for values that are not finite in a block that some row sees only in part: zero times NaN is NaN, so a
+// hidden key is left out by selection. For the keys a row sees it is the chain of output_tiles(), bit for bit.
 template <class T>
 MULTIHEAD_NOINLINE void output_careful(const Walk<T>& walk, int lane, int begin, int end) {
   using Lanes = Vec<T>;

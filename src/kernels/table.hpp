@@ -219,24 +219,24 @@ constexpr std::size_t kMatmulScratch = static_cast<std::size_t>(kInnerBlock) * k
 // The same of matrices stored in two bytes, sums in float32, B packed: float16 as MatmulTask::packed, bfloat16 in lines
 // of kRowBlock pairs, line p of a block holding elements 2p and 2p + 1 of each column, a missing one being zero.
 struct NarrowMatmulTask {
-  Type type;               // of a and packed: bfloat16 or float16
-  Type c_type;             // of c: that, rounded once, or float32
-  const void* a;           // (rows, inner), rows a_stride apart
-  const void* packed;      // the block's first line
-  const void* packed_end;  // where the last block of the matrix ends
-  void* c;                 // (rows, columns), rows c_stride apart
+  Type type;                    // of a and packed: bfloat16 or float16
+  Type c_type;                  // of c: that, rounded once, or float32
+  const void* a;                // (rows, inner), rows a_stride apart
+  const void* packed;           // the first panel's first line
+  std::int64_t panel_elements;  // between panels of kRowBlock columns
+  const void* packed_end;       // where the last block of the matrix ends
+  void* c;                      // (rows, columns), rows c_stride apart
   std::int64_t a_stride, c_stride;
   std::int64_t rows, inner;  // rows at most kNarrowRows
-  int columns;
-  const float* bias;  // (columns) or null
+  int columns;               // of kNarrowPanels panels at most
+  const float* bias;         // (columns) or null
   Activation activation;
   float* scratch;  // kNarrowMatmulScratch elements
 };
 constexpr std::int64_t kNarrowRows = 192;     // of a task
-constexpr std::int64_t kWidenedRows = 96;     // that share a widened block of B, where a target widens
-constexpr std::size_t kNarrowMatmulScratch =  // sums of all rows, widened blocks of A and B
-    static_cast<std::size_t>(kNarrowRows) * kRowBlock + static_cast<std::size_t>(kWidenedRows) * kInnerBlock +
-    kMatmulScratch;
+constexpr int kNarrowPanels = 4;              // of a task: they share its widened rows, where a target widens
+constexpr std::size_t kNarrowMatmulScratch =  // sums of all rows, a widened block of A and a strip of B
+    static_cast<std::size_t>(kNarrowRows) * (kNarrowPanels * kRowBlock + kInnerBlock) + kMatmulScratch;
 
 // Where a task keeps what, in lines of kRowBlock elements and rows of other widths. RowState takes them in this order.
 constexpr int kMaskWords = kKeyBlock / 32;                                           // lines of bits

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Target amx: attention and products of bfloat16, and attention of what is summed in float, by products of tiles;
-// everything else as target avx512 does it.
+// Target amx: attention, its gradients and products of bfloat16, and attention of what is summed in float, by products
+// of tiles; everything else as target avx512 does it.
 #if defined(__x86_64__)
 
 #include <array>
@@ -60,6 +60,11 @@ constexpr bool kTiles = true;
 #include "kernels/tile_pipeline.inl.hpp"
 #include "kernels/weights_task.inl.hpp"
 #include "kernels/columns_task.inl.hpp"
+#include "kernels/backward.inl.hpp"
+#include "kernels/backward_pairs.inl.hpp"
+#include "kernels/backward_tiles.inl.hpp"
+#include "kernels/backward_task.inl.hpp"
+#include "kernels/backward_pipeline.inl.hpp"
 // clang-format on
 }  // namespace
 }  // namespace multihead::amx
@@ -78,6 +83,8 @@ bool available() noexcept {
 #endif
 }
 
+constexpr Kernels<float> kHandedOn = handed_on<Target::amx, avx512_table, float>();
+
 void attention(const AttentionTask<float>& task) noexcept {
   if (task.cache && task.cache->of_bytes()) return hand_on_attention<Target::amx, avx512_table, float>(task);
   if (task.needs.type != Type::bfloat16) return attention_in_parts(task);
@@ -95,13 +102,20 @@ void columns(const ColumnsTask<float>& task) noexcept {
   amx::columns_task<float>(task);
 }
 
+void backward(const BackwardTask<float>& task) noexcept {
+  if (task.attention.k.type != Type::bfloat16) return kHandedOn.backward(task);
+  const amx::TileConfiguration configured;
+  amx::backward_task<float>(task);
+}
+
 void narrow_matmul(const NarrowMatmulTask& task) noexcept {
   (task.type == Type::bfloat16 ? amx::tile_matmul_task : avx512_table.narrow_matmul)(task);
 }
 
 constexpr Kernels<float> float_kernels() noexcept {
-  Kernels<float> kernels = handed_on<Target::amx, avx512_table, float>();
+  Kernels<float> kernels = kHandedOn;
   kernels.attention = attention, kernels.weights = weights, kernels.columns = columns;
+  kernels.backward = backward;
   return kernels;
 }
 

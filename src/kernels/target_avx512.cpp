@@ -17,6 +17,7 @@ namespace multihead::avx512 {
 namespace {
 constexpr Target kTarget = Target::avx512;
 constexpr bool kPairs = false;  // whether bfloat16 is multiplied in pairs: pairs.inl.hpp
+constexpr bool kTiles = false;
 // clang-format off
 #include "kernels/vec_avx512.inl.hpp"
 #include "kernels/exp2.inl.hpp"

@@ -86,11 +86,9 @@ MULTIHEAD_NOINLINE void tile_matmul_rows(const TileRows (&rows)[2], std::int64_t
   }
 }
 
-inline void tile_matmul_task(const NarrowMatmulTask& task) noexcept {
+inline void tile_matmul_panel(const NarrowMatmulTask& task, std::uint16_t* copies) {
   static_assert(kNarrowRows % (2 * kTileRows) == 0);
-  const TileConfiguration configured;
   float* const sums = task.scratch;
-  auto* const copies = reinterpret_cast<std::uint16_t*>(sums + kNarrowRows * kRowBlock);
   static_assert(2 * kTileRows * kTileChunk * 2 <= kMatmulScratch * 4);
   const auto* const lines = static_cast<const float*>(task.packed);
   for (std::int64_t row = 0; row < task.rows; row += 2 * kTileRows) {
@@ -107,4 +105,10 @@ inline void tile_matmul_task(const NarrowMatmulTask& task) noexcept {
       tile_matmul_rows<1>(rows, task.inner, lines, c);
     finish_narrow(task, row, std::min<std::int64_t>(task.rows, row + 2 * kTileRows));
   }
+}
+
+inline void tile_matmul_task(const NarrowMatmulTask& task) noexcept {
+  const TileConfiguration configured;
+  auto* const copies = reinterpret_cast<std::uint16_t*>(task.scratch + kNarrowPanels * kNarrowRows * kRowBlock);
+  each_panel(task, [&](const NarrowMatmulTask& panel) { tile_matmul_panel(panel, copies); });
 }

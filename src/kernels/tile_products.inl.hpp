@@ -133,18 +133,25 @@ void multiply_tiles(const TileProduct& product) {
   store_sums(tiles, product);
 }
 
-// The product of 16 keys, from a multiple of 16 on, with the group's rows, as scores that nothing was done to; nothing
-// is written where no row sees one of them.
+// The product of what is stored for 16 keys, from a multiple of 16 on, `inner` elements each, with the group's rows, to
+// a panel; nothing is written where no row sees one of them.
 template <class T>
-TileProduct product_of_keys(const Walk<T>& walk, const Group& group, const TileOperands& by, int key) {
+TileProduct product_of_tile(const Walk<T>& walk, const Group& group, const TileOperands& by, int inner, T* panel,
+                            int key) {
   const KeyStrip strip = strip_of(walk, group, key, kTileRows, false);
-  TileProduct product{by, {0, (walk.task.head_dim + kTileInner - 1) / kTileInner, {}, 0}, nullptr};
+  TileProduct product{by, {0, (inner + kTileInner - 1) / kTileInner, {}, 0}, nullptr};
   if (strip.low >= strip.high) return product;
   product.steps.written = (1u << strip.high) - (1u << strip.low);
   std::fill_n(product.steps.live, product.steps.last, static_cast<std::uint8_t>(product.steps.written));
   product.by.a += key * by.a_stride;
-  product.c = walk.rows.scores + key * kRowBlock;
+  product.c = panel + key * kRowBlock;
   return product;
+}
+
+// Scores that nothing was done to.
+template <class T>
+TileProduct product_of_keys(const Walk<T>& walk, const Group& group, const TileOperands& by, int key) {
+  return product_of_tile(walk, group, by, walk.task.head_dim, walk.rows.scores, key);
 }
 
 template <int Parts, class T>

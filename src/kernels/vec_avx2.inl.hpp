@@ -3,7 +3,8 @@
 // See vec_baseline.inl.hpp for what each operation means.
 
 constexpr Target kTarget = Target::avx2;
-constexpr bool kPairs = false;      // whether bfloat16 is multiplied in pairs: pairs.inl.hpp
+constexpr bool kPairs = false;  // whether bfloat16 is multiplied in pairs: pairs.inl.hpp
+constexpr bool kTiles = false;
 constexpr int kTileBroadcasts = 4;  // 4 x 3 accumulators, 3 operands, 1 broadcast: all 16 registers
 constexpr int kTileVecs = 3;
 
@@ -72,6 +73,23 @@ struct Vec<float> {
     }
   }
   MULTIHEAD_INLINE void store(float* p) const { _mm256_storeu_ps(p, r); }
+  // Rounded to Stored, a type of two bytes, with its own conversion's bits.
+  template <class Stored>
+  MULTIHEAD_INLINE void store_rounded(void* p) const {
+    __m128i halves;
+    if constexpr (std::is_same_v<Stored, Float16>) {
+      halves = _mm256_cvtps_ph(r, _MM_FROUND_TO_NEAREST_INT);
+    } else {
+      const __m256i word = _mm256_castps_si256(r),
+                    odd = _mm256_and_si256(_mm256_srli_epi32(word, 16), _mm256_set1_epi32(1));
+      const __m256i nearest = _mm256_add_epi32(word, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
+      const __m256i quiet = _mm256_or_si256(word, _mm256_set1_epi32(0x400000));
+      const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(r, r, _CMP_UNORD_Q));
+      const __m256i upper = _mm256_srli_epi32(_mm256_blendv_epi8(nearest, quiet, nan), 16);
+      halves = _mm_packus_epi32(_mm256_castsi256_si128(upper), _mm256_extracti128_si256(upper, 1));
+    }
+    _mm_storeu_si128(static_cast<__m128i*>(p), halves);
+  }
   MULTIHEAD_INLINE void store_first(float* p, int n) const { _mm256_maskstore_ps(p, first(n), r); }
   friend MULTIHEAD_INLINE Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.r, b.r)}; }
   friend MULTIHEAD_INLINE Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.r, b.r)}; }
@@ -125,6 +143,17 @@ struct Vec<double> {
   static MULTIHEAD_INLINE Vec splat(double x) { return {_mm256_set1_pd(x)}; }
   static MULTIHEAD_INLINE Vec load(const double* p) { return {_mm256_loadu_pd(p)}; }
   static MULTIHEAD_INLINE Vec load_first(const double* p, int n) { return {_mm256_maskload_pd(p, first(n))}; }
+  static MULTIHEAD_INLINE void load_turned(const double* rows, std::int64_t stride, Vec (&x)[kLanes]) {
+    MULTIHEAD_UNROLL
+    for (int c = 0; c < kLanes; c += 2) {
+      __m256d a[2];
+      MULTIHEAD_UNROLL
+      for (int i = 0; i < 2; ++i)
+        a[i] = _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(rows + i * stride + c)),
+                                    _mm_loadu_pd(rows + (i + 2) * stride + c), 1);
+      x[c] = {_mm256_unpacklo_pd(a[0], a[1])}, x[c + 1] = {_mm256_unpackhi_pd(a[0], a[1])};
+    }
+  }
   MULTIHEAD_INLINE void store(double* p) const { _mm256_storeu_pd(p, r); }
   MULTIHEAD_INLINE void store_first(double* p, int n) const { _mm256_maskstore_pd(p, first(n), r); }
   friend MULTIHEAD_INLINE Vec operator+(Vec a, Vec b) { return {_mm256_add_pd(a.r, b.r)}; }

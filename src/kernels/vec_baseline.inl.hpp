@@ -15,7 +15,8 @@
 //   zip_low, zip_high           a0 b0 a1 b1 ..: the lower and the upper half of both, interleaved
 
 constexpr Target kTarget = Target::baseline;
-constexpr bool kPairs = false;      // whether bfloat16 is multiplied in pairs: pairs.inl.hpp
+constexpr bool kPairs = false;  // whether bfloat16 is multiplied in pairs: pairs.inl.hpp
+constexpr bool kTiles = false;
 constexpr int kTileBroadcasts = 4;  // 4 x 2 accumulators, 2 operands, broadcast and product: 12 of 16 registers
 constexpr int kTileVecs = 2;
 

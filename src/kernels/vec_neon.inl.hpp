@@ -3,7 +3,8 @@
 // See vec_baseline.inl.hpp for what each operation means.
 
 constexpr Target kTarget = Target::neon;
-constexpr bool kPairs = false;      // whether bfloat16 is multiplied in pairs: pairs.inl.hpp
+constexpr bool kPairs = false;  // whether bfloat16 is multiplied in pairs: pairs.inl.hpp
+constexpr bool kTiles = false;
 constexpr int kTileBroadcasts = 8;  // 8 x 3 accumulators, 3 operands, 1 or 2 broadcasts: 29 of 32 registers
 constexpr int kTileVecs = 3;
 
@@ -53,6 +54,10 @@ struct Vec<float> {
   friend MULTIHEAD_INLINE Vec operator*(Vec a, Vec b) { return {vmulq_f32(a.r, b.r)}; }
   friend MULTIHEAD_INLINE Vec operator/(Vec a, Vec b) { return {vdivq_f32(a.r, b.r)}; }
   static MULTIHEAD_INLINE Vec fma(Vec a, Vec b, Vec c) { return {vfmaq_f32(c.r, a.r, b.r)}; }
+  template <int kLane>  // by one lane of b
+  static MULTIHEAD_INLINE Vec fma_lane(Vec a, Vec b, Vec c) {
+    return {vfmaq_laneq_f32(c.r, a.r, b.r, kLane)};
+  }
   static MULTIHEAD_INLINE Vec max(Vec a, Vec b) { return select(b < a, a, b); }
   friend MULTIHEAD_INLINE Mask operator<(Vec a, Vec b) { return {vcltq_f32(a.r, b.r)}; }
   friend MULTIHEAD_INLINE Mask operator<=(Vec a, Vec b) { return {vcleq_f32(a.r, b.r)}; }
@@ -106,6 +111,10 @@ struct Vec<double> {
   friend MULTIHEAD_INLINE Vec operator*(Vec a, Vec b) { return {vmulq_f64(a.r, b.r)}; }
   friend MULTIHEAD_INLINE Vec operator/(Vec a, Vec b) { return {vdivq_f64(a.r, b.r)}; }
   static MULTIHEAD_INLINE Vec fma(Vec a, Vec b, Vec c) { return {vfmaq_f64(c.r, a.r, b.r)}; }
+  template <int kLane>
+  static MULTIHEAD_INLINE Vec fma_lane(Vec a, Vec b, Vec c) {
+    return {vfmaq_laneq_f64(c.r, a.r, b.r, kLane)};
+  }
   static MULTIHEAD_INLINE Vec max(Vec a, Vec b) { return select(b < a, a, b); }
   friend MULTIHEAD_INLINE Mask operator<(Vec a, Vec b) { return {vcltq_f64(a.r, b.r)}; }
   friend MULTIHEAD_INLINE Mask operator<=(Vec a, Vec b) { return {vcleq_f64(a.r, b.r)}; }

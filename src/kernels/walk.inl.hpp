@@ -227,12 +227,10 @@ KeyRange keys_of(const Walk<T>& walk) {
 // Cuts [begin, end) into strips as wide as a tile, and narrower ones at the end: run<N>(first).
 template <class Run>
 void in_strips(int begin, int end, const Run& run) {
-  int at = begin;
-  for (; at + kTileBroadcasts <= end; at += kTileBroadcasts) run.template operator()<kTileBroadcasts>(at);
-  if constexpr (kTileBroadcasts > 4)
-    if (at + 4 <= end) run.template operator()<4>(at), at += 4;
-  if (at + 2 <= end) run.template operator()<2>(at), at += 2;
-  if (at < end) run.template operator()<1>(at);
+  in_runs(begin, end, [&]<int N>(int at) {
+    for (; at + N <= end; at += N) run.template operator()<N>(at);
+    return at;
+  });
 }
 
 // Keys from key on, the registers [low, high) of the group that see one of them, and whether some of their rows does
@@ -256,6 +254,27 @@ KeyStrip strip_of(const Walk<T>& walk, const Group& group, int key, int count, b
   return strip;
 }
 
+// Keys [strip.key, end) whose strips of a tile's width are alike, from key on and at most up to most.
+struct KeyRun {
+  KeyStrip strip;
+  int end;
+};
+
+template <class T>
+KeyRun run_of(const Walk<T>& walk, const Group& group, int key, int most, bool masks) {
+  const auto strip_from = [&](int from) {
+    return strip_of(walk, group, from, std::min(kTileBroadcasts, most - from), masks);
+  };
+  KeyRun run{strip_from(key), std::min(key + kTileBroadcasts, most)};
+  if (group.full) run.end = most;
+  while (run.end < most) {
+    const KeyStrip next = strip_from(run.end);
+    if (next.low != run.strip.low || next.high != run.strip.high || next.masked != run.strip.masked) break;
+    run.end = std::min(run.end + kTileBroadcasts, most);
+  }
+  return run;
+}
+
 // Runs a tile as wide as the strip, in registers: run<V>().
 template <class Run>
 void by_width(int width, const Run& run) {
@@ -269,10 +288,10 @@ void by_width(int width, const Run& run) {
 
 // Cuts the group's keys where a register begins or ends to see them, or at the whole step of keys before or after.
 template <class T>
-int segments_of(const Walk<T>& walk, const Group& group, int step, Segment (&segments)[2 * kTileVecs]) {
+Segments segments_of(const Walk<T>& walk, const Group& group, int step) {
   const auto down = [step](int key) { return key / step * step; };
   const auto up = [step](int key) { return (key + step - 1) / step * step; };
-  int count = 0;
+  Segments segments;
   for (int begin = down(group.begin); begin < group.end;) {
     Segment run{begin, up(group.end), group.count, 0};
     for (int i = 0; i < group.count; ++i) {
@@ -284,8 +303,8 @@ int segments_of(const Walk<T>& walk, const Group& group, int step, Segment (&seg
       run.low = std::min(run.low, i);
       run.high = i + 1;
     }
-    if (run.low < run.high) segments[count++] = run;
+    if (run.low < run.high) segments.all[segments.count++] = run;
     begin = run.end;
   }
-  return count;
+  return segments;
 }

@@ -50,7 +50,7 @@ template <class T>
 void run_in_scratch(const char* function, std::span<const Product<T>> products, const LayerOptions& options) {
   const KernelTable& table = choose_kernels(options.target);
   std::int64_t tasks = 0;
-  for (const Product<T>& product : products) tasks += product_tasks(product.c.extent(0), product.c.extent(1));
+  for (const Product<T>& product : products) tasks += product_tasks(product);
   const std::int64_t workers = std::min<std::int64_t>(options.threads, tasks);
   Scratch scratch(static_cast<std::size_t>(workers) * product_scratch<T>(), {}, function);
   std::byte* memory = scratch.take<std::byte>(static_cast<std::size_t>(workers) * product_scratch<T>());
