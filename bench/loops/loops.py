@@ -20,7 +20,7 @@ import shutil
 import subprocess
 import sys
 
-FAMILIES = r"\b(score_tile|output_tile|gradient_tile|matmul_tile|pair_\w*tile|multiply_tiles|decode_scores|decode_output)\b"
+FAMILIES = r"\b(product_tiles|output_tiles|gradient_tiles|matmul_tile|multiply_tiles|decode_scores|decode_output)\b"
 MULTIPLIES = re.compile(r"^(vfn?m(add|sub)\d+p[sd]|vdpbf16ps|tdp\w+|fml[as])$")
 CPUS = {"x86_64": {"avx2": ["znver1", "znver4", "skylake-avx512"], "avx512": ["znver4", "skylake-avx512", "sapphirerapids"],
                    "avx512bf16": ["znver4", "sapphirerapids"], "amx": ["sapphirerapids"],
