@@ -101,13 +101,13 @@ bool tiles_permitted() {
 double bfloat16_dots() {
   constexpr std::int64_t kRounds = 100000, kChains = 12, kOperations = 64;  // 32 products, as many sums
   if (!processor_has("avx512_bf16")) return 0;
-  return static_cast<double>(kRounds * kChains * kOperations) / best_seconds([] { return dots(kRounds); });
+  return static_cast<double>(kRounds * kChains * kOperations) / run_seconds([] { return dots(kRounds); });
 }
 
 double bfloat16_tiles() {
   constexpr std::int64_t kRounds = 20000, kTiles = 4, kOperations = 2 * 16 * 16 * 32;
   if (!processor_has("amx_bf16") || !tiles_permitted()) return 0;
-  return static_cast<double>(kRounds * kTiles * kOperations) / best_seconds([] { return tiles(kRounds); });
+  return static_cast<double>(kRounds * kTiles * kOperations) / run_seconds([] { return tiles(kRounds); });
 }
 
 #else

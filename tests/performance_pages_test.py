@@ -90,10 +90,35 @@ class Limits(unittest.TestCase):
                     "read_memory": {"GBps": 10.0, "bytes": 1 << 26}, **more}
         return {"ceilings": ceilings, "ceilings_after": after or {}, "machine": {"target": target}, "rows": []}
 
-    def limit(self, problem, found=None, threads=1):
-        return limits.limit({"name": problem.name, "threads": threads}, found or self.found())
+    def limit(self, problem, found=None, threads=1, **own):
+        bounds = limits.limits({"name": problem.name, "threads": threads, **own}, found or self.found())
+        return bounds[0] if bounds else None
 
-    def test_attention_is_the_ceiling_without_what_the_softmax_takes(self):
+    def test_attention_is_the_better_of_one_after_the_other_and_mixed(self):
+        plain, double = problems.Problem("forward", length=1024), problems.Problem("forward", "float64", length=1024)
+        one = {"fma_f32": [40.0, 50.0], "softmax_f32": [4.0, 5.0]}
+        apart = 256 / (256 / 40 + 1 / 4)  # a score's operations over the times of its products and its softmax
+        self.assertAlmostEqual(self.limit(plain, ceilings=one), apart)
+        self.assertAlmostEqual(self.limit(plain, threads=2, ceilings=one), apart, msg="rates are of all threads")
+        self.assertAlmostEqual(self.limit(plain, ceilings={**one, "fma_f32_softmax_128": [39.0]}), 39.0)
+        self.assertAlmostEqual(self.limit(plain, ceilings={**one, "fma_f32_softmax_128": [30.0]}), apart)
+        self.assertAlmostEqual(self.limit(double, ceilings={"fma_f64": [20.0], "softmax_f64": [1.0]}), 256 / (256 / 20 + 1))
+        back = problems.Problem("backward", length=1024)
+        self.assertAlmostEqual(self.limit(back, ceilings=one), 640 / (640 / 40 + 1 / 4))
+        self.assertEqual(len(limits.limits({"name": plain.name, "threads": 1, "ceilings": one}, self.found())), 2)
+
+    def test_rows_ask_for_the_ceilings_that_bound_them(self):
+        measured = dict.fromkeys(("fma_f32", "softmax_f32", "fma_f32_softmax_128", "fma_f32_softmax_320", "fma_f64"), {})
+        measured |= {name: row for name, row in self.found()["ceilings"].items() if name.startswith("read")}
+        names = lambda problem, threads=1: limits.names(problem, "avx2", measured, threads)  # noqa: E731
+        self.assertEqual(names(problems.Problem("forward", length=64)), ["fma_f32", "softmax_f32", "fma_f32_softmax_128"])
+        self.assertEqual(names(problems.Problem("backward", length=64)), ["fma_f32", "softmax_f32", "fma_f32_softmax_320"])
+        few = problems.Problem("product", rows=1, inner=768, columns=3072)
+        self.assertEqual((names(few), names(few, 2)), (["fma_f32", "read_memory"], ["fma_f32"]))
+        self.assertEqual(names(problems.Problem("decode", "int8", heads=4, kv_heads=4, length=64)), ["fma_f32", "read_L2"])
+        self.assertEqual(names(problems.Problem("sample", "float64")), [])
+
+    def test_without_the_softmax_measured_it_counts_on_paper(self):
         plain = problems.Problem("forward", length=1024)
         self.assertAlmostEqual(self.limit(plain), 40 * 128 / 136)
         self.assertAlmostEqual(self.limit(plain, threads=2), 80 * 128 / 136)
@@ -117,6 +142,7 @@ class Limits(unittest.TestCase):
         amx = self.found("amx", bf16_tile={"GFLOPS": 480.0})
         self.assertAlmostEqual(self.limit(problem, amx), 480 * min(1, (256 / 480) / (16 / 40)))
         self.assertAlmostEqual(self.limit(problems.Problem("forward", length=1024), amx), 80)
+        self.assertAlmostEqual(self.limit(problems.Problem("backward", length=1024), amx), 40 * 320 / 328, msg="no parts there")
 
     def test_what_reads_is_bound_by_reading(self):
         few, many = (problems.Problem("product", rows=rows, inner=768, columns=3072) for rows in (1, 512))
@@ -136,11 +162,20 @@ class Limits(unittest.TestCase):
 
     def test_words_of_the_goal(self):
         problem, found = problems.Problem("forward", length=1024), self.found()
-        row = {"name": problem.name, "threads": 1, "fastest_peer": "PyTorch", "contestants": {"PyTorch": {}, "multihead": {}}}
+        row = {"name": problem.name, "kind": "forward", "unit": "GFLOP/s", "threads": 1, "fastest_peer": "PyTorch", "contestants": {"PyTorch": {}, "multihead": {}}}
         for ratio, rate, word in ((1.2, 30.0, "yes"), (1.1, 30.0, "no"), (1.1, 32.0, "beyond the ceiling"), (1.3, 32.0, "yes")):
             row["ratio"], row["contestants"]["PyTorch"]["rate"] = ratio, rate
             self.assertEqual(report.goal(row, found), word)
         self.assertIn("| 1.18 | yes", report.verdict(row, found))
+
+    def test_shares_are_of_the_ceilings_of_the_same_turn(self):
+        problem = problems.Problem("forward", length=1024)
+        seconds = [problem.work * 1e-9 / rate for rate in (30.0, 20.0, 10.0)]
+        row = {"name": problem.name, "kind": "forward", "type": "float32", "unit": "GFLOP/s", "threads": 1, "ratio": 1.0,
+               "work": problem.work, "fastest_peer": "PyTorch", "contestants": {"PyTorch": {"rate": 20.0, "seconds": seconds}},
+               "ceilings": {"fma_f32": [60.0, 25.0, 50.0], "softmax_f32": [1e9, 1e9, 1e9]}}
+        self.assertAlmostEqual(report.share(row, "PyTorch", self.found()), 0.5)  # of 0.5, 0.8, 0.2
+        self.assertAlmostEqual(report.room(row, self.found()), 2, 5)
 
 
 if __name__ == "__main__":

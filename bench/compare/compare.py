@@ -32,6 +32,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import environment  # noqa: E402
+import limits  # noqa: E402
 import peers  # noqa: E402
 import problems  # noqa: E402
 import report  # noqa: E402
@@ -103,6 +104,10 @@ class Ours:
         self.run = lambda repeats: encoder.run(ids, repeats, processor=self.threads == 1)
         return ""
 
+    def rates(self, names):
+        """Of ceilings, now, all threads together."""
+        return [float(word) for word in self.program.ask("rates", *names).split()] if names else []
+
     def end(self):
         self.program.end(), self.python.end()
         for encoder in self.encoders.values():
@@ -131,7 +136,7 @@ def ceilings_of(build):
                          capture_output=True, text=True, check=True)
     rows = json.loads(ran.stdout)
     found = {row["name"].split("/")[1]: row for row in rows["benchmarks"]}
-    ceilings = {name: {key: row[key] for key in ("GFLOPS", "GBps", "bytes") if key in row} for name, row in found.items()}
+    ceilings = {name: {key: row[key] for key in (*report.UNITS, "bytes") if key in row} for name, row in found.items()}
     return ceilings, rows["context"]["target"]
 
 
@@ -161,10 +166,10 @@ def prepare_all(problem, contestants, folder):
     return list(answers), lacks, differences
 
 
-def timed(names, contestants, rounds):
-    """Name to the seconds of one call in each round; the order turns round."""
+def timed(names, contestants, rounds, ceilings):
+    """Name to the seconds of one call in each round, and name to the rate of a ceiling in each; the order turns round."""
     repeats = {name: max(1, round(TURN_SECONDS / contestants[name].run(1))) for name in names}
-    seconds, spent = {name: [] for name in names}, 0.0
+    seconds, rates, spent = {name: [] for name in names}, {name: [] for name in ceilings}, 0.0
     for turn in range(rounds):
         if turn >= LEAST_ROUNDS and spent > ROW_SECONDS * len(names):
             break
@@ -172,19 +177,22 @@ def timed(names, contestants, rounds):
             time.sleep(REST_SECONDS)
             seconds[name].append(contestants[name].run(repeats[name]))
             spent += seconds[name][-1] * repeats[name]
-    return seconds
+        for name, rate in zip(ceilings, contestants[OURS].rates(ceilings)):
+            rates[name].append(float(f"{rate:.5g}"))
+    return seconds, rates
 
 
-def row_of(problem, threads, seconds, lacks, differences):
-    """What is reported of a problem."""
+def row_of(problem, threads, times, lacks, differences):
+    """What is reported of a problem; times: what timed() gives."""
+    seconds, ceilings = times
     row = {"name": problem.name, "title": problem.title, "kind": problem.kind, "type": problem.type, "threads": threads,
-           "unit": problem.unit, "work": problem.work, "tolerance": problem.tolerance, "none": lacks, "contestants": {}}
+           "unit": problem.unit, "work": problem.work, "tolerance": problem.tolerance, "none": lacks, "contestants": {}, "ceilings": ceilings}
     scale = 1e-9 if problem.unit in ("GFLOP/s", "GB/s") else 1.0
-    for name, times in seconds.items():
-        rates = sorted(problem.work * scale / one for one in times)
+    for name, each in seconds.items():
+        rates = sorted(problem.work * scale / one for one in each)
         quarter = len(rates) // 4
         row["contestants"][name] = {
-            "rate": statistics.median(rates), "quartiles": [rates[quarter], rates[-1 - quarter]], "seconds": [float(f"{one:.5g}") for one in times],
+            "rate": statistics.median(rates), "quartiles": [rates[quarter], rates[-1 - quarter]], "seconds": [float(f"{one:.5g}") for one in each],
             "difference": differences.get(name)}
     sound = [name for name in seconds if name != OURS and differences.get(name, 0) <= problem.tolerance]
     row["differing"] = [name for name in differences if name != OURS and name not in sound]
@@ -205,7 +213,8 @@ def line_of(row):
     return f"{row['threads']} {row['name']:<44} {row['unit']}: {rates}{ratio}{differing}"
 
 
-def compare(chosen, threads, rounds, build):
+def compare(chosen, threads, rounds, build, found):
+    """Rows of so many threads; found: what is known of the machine and its ceilings."""
     rows = []
     with tempfile.TemporaryDirectory() as root:
         folder = pathlib.Path(root)
@@ -215,7 +224,8 @@ def compare(chosen, threads, rounds, build):
             place = folder / str(index)
             place.mkdir()
             names, lacks, differences = prepare_all(problem, contestants, place)
-            rows.append(row_of(problem, threads, timed(names, contestants, rounds), lacks, differences))
+            bounds = limits.names(problem, found["machine"]["target"], found["ceilings"], threads)
+            rows.append(row_of(problem, threads, timed(names, contestants, rounds, bounds), lacks, differences))
             print(line_of(rows[-1]), file=sys.stderr, flush=True)
         for contestant in contestants.values():
             contestant.end()
@@ -248,15 +258,15 @@ def main():
     if arguments.prepare:
         return 0
     ceilings, target = ceilings_of(build)
-    rows = []
+    found = {"machine": report.machine(target), "ceilings": ceilings, "rounds": rounds,
+             "command": " ".join(["bench/compare/compare.py", *sys.argv[1:]]), "rows": []}
     for threads in arguments.threads:
         # The sample is too small to share out.
-        rows += compare([p for p in chosen if threads == 1 or p.kind != "sample"], threads, rounds, build)
-    after, _ = ceilings_of(build)
-    found = {"machine": report.machine(target), "ceilings": ceilings, "ceilings_after": after, "rounds": rounds,
-             "command": " ".join(["bench/compare/compare.py", *sys.argv[1:]]), "rows": rows}
+        of_these = [p for p in chosen if threads == 1 or p.kind != "sample"]
+        found["rows"] += compare(of_these, threads, rounds, build, found)
+    found["ceilings_after"], _ = ceilings_of(build)
     report.write(found, arguments.output, arguments.name or report.name_of(found["machine"]))
-    return 1 if any(row["differing"] for row in rows) else 0
+    return 1 if any(row["differing"] for row in found["rows"]) else 0
 
 
 if __name__ == "__main__":

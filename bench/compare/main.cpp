@@ -5,6 +5,9 @@
 //              reads the operands from FOLDER, computes once, writes them to FOLDER/RESULT.npy; says "ready" or
 //              "cannot" and why
 //   run N      computes N times into the same outputs; says the seconds of one, of the processor with one thread
+//   rates NAME ...
+//              measures ceilings now, in as many threads at once, 0.05 s a loop; says the sum of the threads' mean
+//              rates of each
 //
 // Operands are float32 or float64 as NumPy writes them, and converted here, before anything is timed.
 #include <algorithm>
@@ -16,14 +19,18 @@
 #include <functional>
 #include <iostream>
 #include <memory>
+#include <numeric>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
+#include "ceilings.hpp"
 #include "multihead/attention_backward.hpp"
 #include "multihead/io.hpp"
 #include "multihead/kv_cache.hpp"
 #include "multihead/multihead.hpp"
+#include "timed.hpp"
 
 namespace {
 
@@ -286,6 +293,27 @@ double seconds_of(const Call& call, int repeats, int threads) {
   return (threads == 1 ? static_cast<double>(std::clock() - processor) / CLOCKS_PER_SEC : wall) / repeats;
 }
 
+constexpr double kCeilingSeconds = 0.05;  // of each loop: the clock moves within a row's turns too
+
+// A ceiling's mean rate, of all threads together.
+double rate_now(const std::string& name, int threads) {
+  static const std::vector<bench::Ceiling> known = bench::ceilings();
+  const auto ceiling = std::find_if(known.begin(), known.end(), [&](const auto& one) { return one.name == name; });
+  if (ceiling == known.end()) return 0;
+  std::vector<double> rates(static_cast<std::size_t>(threads));
+  std::vector<std::thread> others;
+  const auto measured = [&](double& rate) {
+    thread_local std::vector<float> operands;
+    if (operands.size() * sizeof(float) != ceiling->bytes) operands = bench::random_bytes(ceiling->bytes);
+    bench::averaged_for = kCeilingSeconds;
+    rate = bench::measure(*ceiling, operands);
+  };
+  for (std::size_t i = 1; i < rates.size(); ++i) others.emplace_back([&, i] { measured(rates[i]); });
+  measured(rates[0]);
+  for (std::thread& other : others) other.join();
+  return std::accumulate(rates.begin(), rates.end(), 0.0);
+}
+
 std::string answer(const std::string& line, int threads, Call& call) {
   std::istringstream words(line);
   std::string verb;
@@ -296,6 +324,11 @@ std::string answer(const std::string& line, int threads, Call& call) {
     std::ostringstream seconds;
     seconds << seconds_of(call, repeats, threads);
     return seconds.str();
+  }
+  if (verb == "rates") {
+    std::ostringstream rates;
+    for (std::string name; words >> name;) rates << rate_now(name, threads) << ' ';
+    return rates.str();
   }
   Problem p;
   words >> p.folder >> p.result >> p.name >> p.kind >> p.type >> p.batch >> p.heads >> p.kv_heads >> p.length >>

@@ -9,6 +9,7 @@ import os
 import pathlib
 import platform
 import re
+import statistics
 import subprocess
 import sys
 
@@ -20,6 +21,8 @@ import limits  # noqa: E402
 GOAL, BEYOND = 1.2, "beyond the ceiling"
 OURS, OTHERS = "multihead", ["PyTorch", "ONNX-Runtime", "OpenVINO", "NumPy"]
 COLORS = {"multihead": "#1b6ca8", "PyTorch": "#e07b39", "ONNX-Runtime": "#7a9e48", "OpenVINO": "#8c5fa8", "NumPy": "#8a8a8a"}
+OWN_CEILINGS = "Shares and limits are of ceilings measured beside the row, once a turn, since the clock moves. "
+UNITS = {"GFLOPS": "GFLOP/s", "Gscores": "billion scores/s", "GBps": "GB/s"}  # of ceilings
 PACKAGES = {"PyTorch": "torch", "ONNX Runtime": "onnxruntime", "OpenVINO": "openvino", "NumPy": "numpy"}
 
 
@@ -53,30 +56,26 @@ def name_of(found):
 
 # Shares -----------------------------------------------------------------------------------------------------------------
 
+def over_turns(row, name, bounds):
+    """The contestant's rate over a bound, the median of the turns; bounds: one a turn, or one of the whole run."""
+    contestant = row["contestants"][name]
+    if len(bounds) == 1:
+        return contestant["rate"] / bounds[0]
+    scale = 1e-9 if row["unit"] in ("GFLOP/s", "GB/s") else 1.0
+    rates = [row["work"] * scale / seconds for seconds in contestant["seconds"]]
+    return statistics.median(rate / bound for rate, bound in zip(rates, bounds))
+
+
 def share(row, name, found):
-    """Of what the core can do, or None where nothing bounds the row but the way to it; of few rows what binds more."""
-    rate = row["contestants"][name]["rate"]
-    if row["kind"] == "decode":
-        return decode_share(row, rate, found)
-    if row["unit"] != "GFLOP/s":
+    """Of what the core can do, or None where nothing bounds the row but the way to it: attention and products of many rows
+    as a share of multiply-adds alone, few rows and decode of what binds more."""
+    few = "weight_bytes" in row or row["kind"] == "decode"
+    if row["unit"] not in ("GFLOP/s", "GB/s") or few and row["threads"] > 1:  # the loop that reads is of one thread
         return None
-    computed = rate / (row["threads"] * limits.multiplies(found["ceilings"], row["type"], found["machine"]["target"])[0])
-    if "weight_bytes" not in row:
-        return computed
-    if row["threads"] > 1:
-        return None  # the loop reads with one
-    seconds = row["work"] / (rate * 1e9)
-    return max(computed, row["weight_bytes"] / seconds * 1e-9 / limits.reads(found["ceilings"], row["weight_bytes"]))
-
-
-def decode_share(row, rate, found):
-    """Of a plain loop that loads as many bytes, or of the multiply-adds, whichever binds more; the loop reads with one."""
-    if row["threads"] > 1:
-        return None
-    read = rate / limits.reads(found["ceilings"], row["cache_bytes"])
-    dots = row["type"] == "bfloat16" and found["machine"]["target"] == "avx512bf16" and "bf16_dot" in found["ceilings"]
-    computed = found["ceilings"]["bf16_dot" if dots else "fma_f32"]["GFLOPS"]
-    return max(read, row["flops"] / row["cache_bytes"] * rate / computed)
+    if few:
+        return over_turns(row, name, limits.limits(row, found))
+    of = row["type"], found["machine"]["target"], row["kind"] == "backward"
+    return over_turns(row, name, [limits.multiplies(rates, *of)[0] for rates in limits.turns(row, found)])
 
 
 # The page ---------------------------------------------------------------------------------------------------------------
@@ -97,8 +96,8 @@ def cell(row, name, found):
 
 def room(row, found):
     """The row's limit over its fastest peer's rate; None where nothing bounds it or no peer does it."""
-    most = limits.limit(row, found)
-    return most and "ratio" in row and most / row["contestants"][row["fastest_peer"]]["rate"]
+    bounds = limits.limits(row, found) if "ratio" in row else []
+    return 1 / over_turns(row, row["fastest_peer"], bounds) if bounds else None
 
 
 def goal(row, found):
@@ -132,7 +131,7 @@ def table(rows, found):
 def ceilings_table(found):
     lines = ["| ceiling, one thread | before | after |", "|---|---|---|"]
     for name, row in found["ceilings"].items():
-        key, unit = ("GFLOPS", "GFLOP/s") if "GFLOPS" in row else ("GBps", "GB/s")
+        key, unit = next((key, unit) for key, unit in UNITS.items() if key in row)
         size = f", {row['bytes'] // 1024:,.0f} KB" if "bytes" in row else ""
         later = found["ceilings_after"].get(name, {}).get(key)
         lines.append(f"| {name.replace('_', ' ')}{size} | {number(row[key])} {unit} | {number(later) if later else ''} |")
@@ -157,8 +156,9 @@ def page(found, name):
              f"`{about['target']}`, {about['compiler']}, commit {about['commit']}; {versions}, Python {about['python']}.",
              "A rate is the median of up to " + str(found["rounds"]) + " turns, in brackets its share of the ceiling; ratio: "
              "of the times, the fastest peer's over ours, the median of the turns; at most: what the core could do at most "
-             "(bench/compare/limits.py), over the fastest peer's rate; none: the peer has no such thing here. Times of one thread "
-             "are of the processor, of two on the clock. "
+             "(bench/compare/limits.py), over the fastest peer's rate; none: the peer has no such thing here. " +
+             (OWN_CEILINGS if any("ceilings" in row for row in found["rows"]) else "") +
+             "Times of one thread are of the processor, of two on the clock. "
              "What is fair: the head of bench/compare/compare.py.",
              ceilings_table(found)]
     for threads in sorted({row["threads"] for row in found["rows"]}):
