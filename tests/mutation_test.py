@@ -58,7 +58,7 @@ FAULTS = [
     Fault("a gap after first keys that is a key short", SCHEDULE, [("terms.left = rules_.left;", "terms.left = rules_.left + 1;")]),
     Fault("lengths not read", SEQUENCES, [("sequence.kv_len = options_.lengths[static_cast<std::size_t>(batch)]",
                                            "sequence.kv_len = shape_.kv_len")]),
-    Fault("last of a run of keys or columns dropped", "src/kernels/walk.inl.hpp", [
+    Fault("last of a run of keys or columns dropped", "src/kernels/attention.inl.hpp", [
         ("if (at < end) run.template operator()<1>(at);", "if (at + 1 < end) run.template operator()<1>(at);")]),
     Fault("last row of a sequence dropped", SEQUENCES, [
         ("return (rows + kRowBlock - 1) / kRowBlock;", "return (rows + kRowBlock - 2) / kRowBlock;")]),
