@@ -21,9 +21,9 @@ import jobs
 
 SOURCE = pathlib.Path(__file__).resolve().parent.parent
 BUILD = pathlib.Path(os.environ.get("MULTIHEAD_BUILD", "build/release")).resolve()
-OBJECTS = ["attention_test", "hidden_test", "linear_test", "merge_test", "options_bits_test", "row_norm_test", "weights_test",
-           "c_api_test", "c_face", "c_validation_test", "backward_test", "backward_hidden_test", "allocations", "draw",
-           "draw_options", "oracle", "part"]
+OBJECTS = ["attention_test", "hidden_test", "linear_test", "merge_test", "options_bits_test", "row_norm_test", "stretches_test",
+           "weights_test", "c_api_test", "c_face", "c_validation_test", "backward_test", "backward_hidden_test", "allocations",
+           "draw", "draw_options", "oracle", "part"]
 KERNELS = "src/kernels/target_baseline.cpp"  # reads every .inl.hpp, and runs anywhere
 SECONDS = 180  # for one compilation or one run
 
@@ -60,6 +60,9 @@ FAULTS = [
                                            "sequence.kv_len = shape_.kv_len")]),
     Fault("last of a run of keys or columns dropped", "src/kernels/attention.inl.hpp", [
         ("if (at < end) run.template operator()<1>(at);", "if (at + 1 < end) run.template operator()<1>(at);")]),
+    Fault("rows that were widened of another head", "src/kernels/walk.inl.hpp", [
+        ("if (std::exchange(task.turned_ids[block], id) != id) {", "if (std::exchange(task.turned_ids[block], id) == 0) {")],
+          "StretchesOf/2.*"),
     Fault("last row of a sequence dropped", SEQUENCES, [
         ("return (rows + kRowBlock - 1) / kRowBlock;", "return (rows + kRowBlock - 2) / kRowBlock;")]),
     Fault("sums of earlier blocks not rescaled", "src/kernels/attention.inl.hpp", [
@@ -69,9 +72,8 @@ FAULTS = [
     Fault("sink not in the sum", TASK, [("rows.sum[lane] = task.has_sink ? T(1) : T(0);", "rows.sum[lane] = T(0);")]),
     Fault("lse of an empty row without its sink", TASK, [("Lanes::splat(empty_lse)", "Lanes::splat(kMinusInfinity<T>)")]),
     Fault("ALiBi upside down", SCHEDULE, [("(-slopes[static_cast<std::size_t>(head)] * unit_)", "(slopes[static_cast<std::size_t>(head)] * unit_)")]),
-    Fault("bias scaled", TERMS, [("Lanes::fma(finite, Lanes::splat(terms.bias_unit), s[i])",
-                                  "Lanes::fma(finite, Lanes::splat(walk.task.scale), s[i])")]),
-    Fault("drop mask read as keep mask", TERMS, [("std::pair{&terms.drop, ~0u}", "std::pair{&terms.drop, 0u}")]),
+    Fault("bias scaled", SCHEDULE, [("terms.bias_unit = static_cast<T>(unit_);", "terms.bias_unit = scale_;")]),
+    Fault("drop mask read as keep mask", TERMS, [("join(terms.drop, ~0u)", "join(terms.drop, 0u)")]),
     Fault("broadcast axes walked", SCHEDULE, [("view.extents[axis] == 1 ? 0 : view.strides[axis]",
                                                "view.strides[axis]")]),
     Fault("relative bias mirrored", SCHEDULE, [("relative_bucket(r, ", "relative_bucket(-r, ")]),

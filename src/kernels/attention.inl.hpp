@@ -46,6 +46,8 @@ struct RowState {
   T* keys;        // [kKeyBlock][head_dim]: widened, where stored in two bytes or cached
   T* values;      // [kKeyBlock][value_dim]
   T* tiles;       // TileScratch
+  // Whether an element of the block's bias lies below the lowest that counts, as -inf does, which hides.
+  bool lows = false;
 
   explicit RowState(const AttentionTask<T>& task) {
     const TaskNeeds& needs = task.needs;
@@ -79,37 +81,13 @@ struct Segment {
   int begin, end, low, high;
 };
 struct Segments {
+  int registers;  // of the group
   int count = 0;
-  Segment all[2 * kTileVecs];
+  Segment all[2 * kTileVecs] = {};
 
   const Segment* begin() const { return all; }
   const Segment* end() const { return all + count; }
 };
-
-// Products of N keys and V registers of rows to scores, and the block's maximum; masked: some row does not see some
-// key.
-template <class T, int N, int V>
-MULTIHEAD_INLINE void put_scores(const Vec<T> (&sums)[N][V], T scale, const RowState<T>& rows, int lane, int key,
-                                 bool masked) {
-  using Lanes = Vec<T>;
-  MULTIHEAD_UNROLL
-  for (int v = 0; v < V; ++v) {
-    const int at = lane + v * Lanes::kLanes;
-    Lanes largest = Lanes::load(rows.block_max + at);
-    MULTIHEAD_UNROLL
-    for (int n = 0; n < N; ++n) {
-      Lanes score = sums[n][v] * Lanes::splat(scale);
-      if (masked) {
-        const Lanes position = Lanes::splat(static_cast<T>(key + n));
-        const auto seen = Lanes::both(Lanes::load(rows.begin + at) <= position, position < Lanes::load(rows.end + at));
-        score = Lanes::select(seen, score, Lanes::splat(kMinusInfinity<T>));
-      }
-      largest = Lanes::max(score, largest);
-      score.store(rows.scores + (key + n) * kRowBlock + at);
-    }
-    largest.store(rows.block_max + at);
-  }
-}
 
 // Sums that begin at zero.
 template <class T, int N, int V>
@@ -172,25 +150,15 @@ void product_run(const Product& product, const Place& place, int lane, KeyRange 
           [&]<int N>(int key) { return product_tiles<T, N, V>(product, place, lane, key, end); });
 }
 
-// Where scores go.
-template <class T>
-struct ScoresTo {
-  const RowState<T>& rows;
-  T scale;
-  bool masked;
-
-  template <int N, int V>
-  MULTIHEAD_INLINE void put(const Vec<T> (&sums)[N][V], int lane, int key) const {
-    put_scores<T, N, V>(sums, scale, rows, lane, key, masked);
-  }
-};
-
-// Sums of N value columns over the block's keys, merged into what earlier blocks gave.
+// Sums of N value columns over the block's keys, merged into what earlier blocks gave. Of so many registers: those that
+// follow are another group's.
 template <class T, int N>
-MULTIHEAD_INLINE void merge_output(const Vec<T> (&sums)[N][kTileVecs], const RowState<T>& rows, int lane, int column) {
+MULTIHEAD_INLINE void merge_output(const Vec<T> (&sums)[N][kTileVecs], const RowState<T>& rows, int lane, int column,
+                                   int registers) {
   using Lanes = Vec<T>;
   MULTIHEAD_UNROLL
   for (int i = 0; i < kTileVecs; ++i) {
+    if (i >= registers) break;
     const int at = lane + i * Lanes::kLanes;
     const Lanes old_factor = Lanes::load(rows.old_factor + at);
     const Lanes block_factor = Lanes::load(rows.block_factor + at);
@@ -245,7 +213,7 @@ MULTIHEAD_NOINLINE int output_tiles(const Products& values, const RowState<T>& r
     clear<T, N, kTileVecs>(sums);
     const Products products = values.at(column);
     for (const Segment& run : segments) accumulate_run<T, N>(sums, products, run);
-    merge_output<T, N>(sums, rows, lane, column);
+    merge_output<T, N>(sums, rows, lane, column, segments.registers);
   }
   return column;
 }

@@ -25,10 +25,10 @@ void pack_queries(const AttentionTask<T>& task, const RowState<T>& rows) {
 
 // Writes the panel of outputs, rounding to two bytes where they are stored so.
 template <class T>
-void write_output(const AttentionTask<T>& task, const RowState<T>& rows) {
+void write_output(const AttentionTask<T>& task, const RowState<T>& rows, const PanelFactors<T>& by) {
   if (task.needs.type == kTypeOf<T>)
-    return unpack_panel<T>(rows.out, task.rows, task.value_dim, static_cast<T*>(task.out), task.out_stride);
-  unpack_panel<T>(rows.out, task.rows, task.value_dim, rows.values, task.value_dim);
+    return unpack_panel<T>(rows.out, task.rows, task.value_dim, static_cast<T*>(task.out), task.out_stride, by);
+  unpack_panel<T>(rows.out, task.rows, task.value_dim, rows.values, task.value_dim, by);
   for (int row = 0; row < task.rows; ++row) {
     const T* const from = rows.values + row * task.value_dim;
     void* const to = static_cast<char*>(task.out) + row * task.out_stride * 2;
@@ -39,29 +39,25 @@ void write_output(const AttentionTask<T>& task, const RowState<T>& rows) {
   }
 }
 
-// What becomes of products: scaled, and where keys are hidden, -inf.
-template <class T>
-struct Scoring {
-  T scale;
-  bool masks;
-};
-
-// Asks for `count` rows, from one on, of width elements.
-template <class T>
-MULTIHEAD_INLINE void prefetch_rows(const T* rows, std::int64_t stride, int width, int count) {
-  for (int row = 0; row < count; ++row)
-    for (int at = 0; at < width; at += static_cast<int>(kLineBytes / sizeof(T)))
-      __builtin_prefetch(rows + row * stride + at, 0, 3);
+// Asks for `count` rows, from one on, of width elements of so many bytes: to be read, or written.
+template <bool kWrite = false>
+MULTIHEAD_INLINE void prefetch_rows(const void* rows, std::size_t size, std::int64_t stride, int width, int count) {
+  const auto bytes = static_cast<std::int64_t>(size);
+  for (int row = 0; row < count; ++row) {
+    const char* const from = static_cast<const char*>(rows) + row * stride * bytes;
+    for (std::int64_t at = 0; at < width * bytes; at += kLineBytes) __builtin_prefetch(from + at, kWrite, 3);
+  }
 }
 
 // While keys of the block are multiplied: their rows of values, which are read by columns, and those of the next
 // block's keys, the first and the last group each a share, so that the requests are spread over the products.
 template <class T>
 MULTIHEAD_INLINE void prefetch_far(const Walk<T>& walk, const Group& group, int key, int count) {
-  if (group.first == 0) prefetch_rows(walk.values + key * walk.v_stride, walk.v_stride, walk.task.value_dim, count);
+  if (group.first == 0)
+    prefetch_rows(walk.values + key * walk.v_stride, sizeof(T), walk.v_stride, walk.task.value_dim, count);
   const std::int64_t next = group.start + kKeyBlock + key;
   if (group.first + group.count == walk.vecs && next + count <= walk.far_end)
-    prefetch_rows(walk.keys + (kKeyBlock + key) * walk.k_stride, walk.k_stride, walk.task.head_dim, count);
+    prefetch_rows(walk.keys + (kKeyBlock + key) * walk.k_stride, sizeof(T), walk.k_stride, walk.task.head_dim, count);
 }
 
 constexpr int kAskedTogether = 16;  // keys multiplied between requests for what is needed later
@@ -73,20 +69,20 @@ void product_block(const Walk<T>& walk, const RowState<T>& rows, const Product& 
   const bool ask_terms = group.first == 0 && walk.task.terms.dense(), ask_far = walk.far_end > 0;
   for (int key = group.begin; key < group.end;) {
     const int most = ask_terms || ask_far ? std::min(key + kAskedTogether, group.end) : group.end;
-    const auto [strip, end] = run_of(walk, group, key, most, scoring.masks);
+    const auto [strip, end] = run_of(group, key, most, scoring.terms);
     if (ask_terms) prefetch_terms(walk, group.start, key, end - key);
     if (ask_far) prefetch_far(walk, group, key, end - key);
     const KeyRange keys{key, end};
     if (strip.low < strip.high) {
       const int lane = (group.first + strip.low) * Vec<T>::kLanes;
-      const ScoresTo<T> place{rows, scoring.scale, strip.masked};
+      const ScoresTo<T> place{rows, scoring, strip.masked};
       by_width(strip.high - strip.low, [&]<int V>() { product_run<T, V>(product, place, lane, keys); });
     }
     key = end;
   }
 }
 
-// Scores of the group for the block's keys; terms mask by themselves, after the softcap.
+// Scores of the group for the block's keys.
 template <class T>
 void score_block(const Walk<T>& walk, const Group& group) {
   if constexpr (kPairs) return pair_score_block(walk, group);
@@ -94,15 +90,17 @@ void score_block(const Walk<T>& walk, const Group& group) {
   if constexpr (sizeof(T) == sizeof(float))
     if (task.cache) return cached_score_block(walk, group);
   product_block(walk, walk.rows, PanelProduct<T>{walk.keys, walk.k_stride, task.head_dim, walk.rows.q},
-                {task.scale, !walk.terms()}, group);
+                scoring_of(walk), group);
 }
 
-// The terms of the group's scores.
+// What is left to do for terms when the group's scores are put; all: these are scaled products yet.
 template <class T>
-void terms_block(const Walk<T>& walk, const Group& group) {
+void terms_block(const Walk<T>& walk, const Group& group, bool all = false) {
   for (int vec = group.first; vec < group.first + group.count; ++vec) {
     const int begin = walk.block_begin(vec, group.start), end = walk.block_end(vec, group.start);
-    if (begin < end) apply_terms(walk, vec, group.start, begin, end);
+    if (begin >= end) continue;
+    if (all || walk.passes()) apply_terms(walk, vec, group.start, begin, end);
+    if (walk.task.terms.dense()) note_seen(walk.rows, vec * Vec<T>::kLanes, begin, end);
   }
 }
 
@@ -160,7 +158,7 @@ void multiply_values(const Walk<T>& walk, const Group& group) {
     return;
   }
   output_run(ValueProducts<T>{v, walk.v_stride, walk.rows.scores + group.first * Vec<T>::kLanes}, walk.rows,
-             group.first * Vec<T>::kLanes, task.value_dim, segments_of(walk, group, 1));
+             group.first * Vec<T>::kLanes, task.value_dim, segments_of(group, 1));
 }
 
 template <class T>
@@ -190,6 +188,7 @@ void finish(const Walk<T>& walk) {
   const auto& task = walk.task;
   const RowState<T>& rows = walk.rows;
   const T* const sums = walk.pairs.sums ? walk.pairs.sums : rows.sum;
+  T* const shares = rows.block_factor;  // no block is left to merge
   const T empty_lse = task.has_sink ? static_cast<T>(task.sink) : kMinusInfinity<T>;
   for (int lane = 0; lane < walk.vecs * Lanes::kLanes; lane += Lanes::kLanes) {
     T* const found = rows.found + lane;
@@ -198,10 +197,10 @@ void finish(const Walk<T>& walk) {
     if (task.terms.by_key)  // what it makes -inf weighs nothing, and a row of nothing else sees none
       Lanes::select(sum == Lanes::splat(0), Lanes::splat(0), Lanes::load(found)).store(found);
     const auto empty = Lanes::load(found) == Lanes::splat(0);
-    const Lanes share = Lanes::splat(1) / Lanes::load(sums + lane);
-    for (int column = 0; column < task.value_dim; ++column) {
+    Lanes::select(empty, Lanes::splat(1), Lanes::splat(1) / Lanes::load(sums + lane)).store(shares + lane);
+    for (int column = 0; Lanes::any(empty) && column < task.value_dim; ++column) {
       T* out = rows.out + column * kRowBlock + lane;
-      Lanes::select(empty, Lanes::splat(0), Lanes::fma(Lanes::load(out), share, Lanes::splat(0))).store(out);
+      Lanes::select(empty, Lanes::splat(0), Lanes::load(out)).store(out);
     }
     if (task.lse) {
       const Lanes lse =
@@ -210,9 +209,10 @@ void finish(const Walk<T>& walk) {
     }
     Lanes::select(empty, Lanes::splat(1), sum).store(rows.sum + lane);
   }
+  PanelFactors<T> by{shares};
   if constexpr (sizeof(T) == sizeof(float))
-    if (task.cache && task.cache->by_channel) scale_lines(rows.out, task.value_dim, walk.vecs, task.cache->v_scales);
-  if (task.out) write_output(task, rows);
+    if (task.cache && task.cache->by_channel) by.columns = task.cache->v_scales;
+  if (task.out) write_output(task, rows, by);
   for (int row = 0; row < task.rows; ++row) {
     if (task.lse) task.lse[row * task.lse_stride] = rows.end[row];
     if (task.row_max) task.row_max[row] = rows.max[row];
@@ -235,35 +235,49 @@ void start_rows(const Walk<T>& walk) {
   for (int column = 0; column < task.value_dim; ++column) std::fill_n(rows.out + column * kRowBlock, lanes, T(0));
 }
 
+// Before the first of a task's keys.
+template <class T>
+void open_task(const Walk<T>& walk) {
+  const AttentionTask<T>& task = walk.task;
+  count_task(task.handed_on_by.value_or(kTarget));
+  prefetch_rows(task.q.data, size_of(task.q.type), task.q.stride, task.head_dim, task.rows);
+  start_rows(walk);  // while the queries are on their way
+  pack_queries(task, walk.rows);
+}
+
+// The keys of the part at hand that some row sees.
+template <class T>
+KeyRange keys_of_part(const Walk<T>& walk) {
+  const AttentionTask<T>& task = walk.task;
+  const KeyRange keys = keys_of(walk);
+  if (!task.in_parts) return keys;
+  const std::int64_t first = task.first_turned() * kKeyBlock;
+  return {std::max(keys.begin, first), std::min(keys.end, first + task.turned_blocks * kKeyBlock)};
+}
+
 // Asks for the lines that the rows will be written to, while there is other work.
 template <class T>
 MULTIHEAD_INLINE void prefetch_output(const AttentionTask<T>& task) {
-  const auto size = static_cast<std::int64_t>(size_of(task.needs.type));
-  for (int row = 0; row < task.rows; ++row) {
-    const char* const to = static_cast<const char*>(task.out) + row * task.out_stride * size;
-    for (std::int64_t at = 0; at < task.value_dim * size; at += kLineBytes) __builtin_prefetch(to + at, 1, 3);
-  }
+  prefetch_rows<true>(task.out, size_of(task.needs.type), task.out_stride, task.value_dim, task.rows);
 }
 
 template <class T>
 void attention_task(const AttentionTask<T>& task) noexcept {
   using Lanes = Vec<T>;
-  count_task(task.handed_on_by.value_or(kTarget));
   Walk<T> walk(task);
   const RowState<T>& rows = walk.rows;
   const bool drops = task.out && task.dropout.any();
   const StatisticsRows<T> statistics(walk);
-  pack_queries(task, rows);
-  start_rows(walk);
+  if (task.part == 0) open_task(walk);
   if constexpr (kPairs) start_pairs(walk);
   if (task.statistics) start_statistics(walk, statistics);
-  const KeyRange keys = keys_of(walk);
+  const KeyRange keys = keys_of_part(walk);
   for (std::int64_t start = keys.begin / kKeyBlock * kKeyBlock; start < keys.end; start = walk.block_after(start)) {
     walk.enter(start);
     const bool terms = walk.terms();
     const KeyRange seen = walk.block_keys(start);
     if (seen.begin >= seen.end) continue;
-    if (task.out && start + kKeyBlock >= keys.end) prefetch_output(task);
+    if (task.out && !task.pauses && start + kKeyBlock >= keys.end) prefetch_output(task);
     if (terms && !open_terms(walk, start, seen)) continue;
     if (task.terms.dense() || !walk.all_see(start)) walk.set_ranges(start);
     walk.set_keys(start, seen);
@@ -272,10 +286,9 @@ void attention_task(const AttentionTask<T>& task) noexcept {
       draw_factors(task.dropout, start, static_cast<int>(seen.begin), static_cast<int>(seen.end), task.rows,
                    rows.dropout);
     if (task.statistics) open_statistics(walk, statistics, start, seen);
-    for (int first = 0; first < walk.vecs; first += kTileVecs) {
-      const Group group = group_of(walk, first, start);
-      if (group.begin >= group.end) continue;
-      std::fill_n(rows.block_max + first * Lanes::kLanes, group.count * Lanes::kLanes, kMinusInfinity<T>);
+    each_group(walk, start, [&](const Group& group) {
+      if (group.begin >= group.end) return;
+      std::fill_n(rows.block_max + group.first * Lanes::kLanes, group.count * Lanes::kLanes, kMinusInfinity<T>);
       score_block(walk, group);
       if (terms) terms_block(walk, group);
       if (task.statistics)
@@ -285,8 +298,9 @@ void attention_task(const AttentionTask<T>& task) noexcept {
       if (drops) drop_block(walk, group);
       if (walk.cached.value_scales) scale_weights(walk, group);
       if (task.out) output_block(walk, group);
-    }
+    });
   }
+  if (task.pauses) return;
   finish(walk);
   if (task.statistics) finish_statistics(walk, statistics);
 }

@@ -76,8 +76,8 @@ struct ProductsTo {
 
 // Of a group of registers with the keys that each sees, and a few more.
 template <class T, class Product, class Place>
-void product_group(const Walk<T>& walk, const Group& group, const Product& product, const Place& place) {
-  for (const Segment& run : segments_of(walk, group, 1)) {
+void product_group(const Group& group, const Product& product, const Place& place) {
+  for (const Segment& run : segments_of(group, 1)) {
     const int lane = (group.first + run.low) * Vec<T>::kLanes;
     by_width(run.high - run.low, [&]<int V>() { product_run<T, V>(product, place, lane, {run.begin, run.end}); });
   }
@@ -334,7 +334,7 @@ MULTIHEAD_INLINE void weigh_keys(const RowState<T>& state, const BackwardRows<T>
     if (step.hides) {
       const auto seen = seen_by_masks(state, lane, key + i);
       weight = Lanes::select(seen, weight, zero), d = Lanes::select(seen, d, zero);
-      if (state.bias) {
+      if (state.lows) {
         const Lanes bias = Lanes::load(state.bias + (key + i) * kRowBlock + lane);
         weight = unless_hidden(bias, weight, zero), d = unless_hidden(bias, d, zero);
       }

@@ -80,16 +80,16 @@ bool read_query_pairs(const StoredRows& stored, int count, int columns, std::int
 template <class T>
 void pair_score_group(const Walk<T>& walk, const Group& group) {
   const AttentionTask<T>& task = walk.task;
-  product_group(walk, group, KeyPairProduct{walk.pairs.keys, walk.pairs.k_stride, pairs_of(task.head_dim), walk.rows.q},
-                ProductsTo<T, true>{walk.rows.scores, task.scale});
+  product_group<T>(group, KeyPairProduct{walk.pairs.keys, walk.pairs.k_stride, pairs_of(task.head_dim), walk.rows.q},
+                   ProductsTo<T, true>{walk.rows.scores, task.scale});
 }
 
 // dP of a group.
 template <class T>
 void pair_upward_block(const Walk<T>& walk, const BackwardRows<T>& rows, const Group& group) {
   const auto* const values = reinterpret_cast<const std::uint16_t*>(rows.values);
-  product_group(walk, group, KeyPairProduct{values, rows.v_width, pairs_of(walk.task.value_dim), walk.rows.out},
-                ProductsTo<T, false>{rows.products, T(1)});
+  product_group<T>(group, KeyPairProduct{values, rows.v_width, pairs_of(walk.task.value_dim), walk.rows.out},
+                   ProductsTo<T, false>{rows.products, T(1)});
 }
 
 // Rounds lines two by two, from pair to pair: each line to its place among those of `rounded`, kStepRows elements

@@ -170,8 +170,8 @@ void score_group(const Walk<T>& walk, const BackwardRows<T>& rows, const Group& 
   else if constexpr (kPairs)
     pair_score_group(walk, group);
   else
-    product_group(walk, group, PanelProduct<T>{walk.keys, walk.k_stride, task.head_dim, walk.rows.q},
-                  ProductsTo<T, true>{walk.rows.scores, task.scale});
+    product_group<T>(group, PanelProduct<T>{walk.keys, walk.k_stride, task.head_dim, walk.rows.q},
+                     ProductsTo<T, true>{walk.rows.scores, task.scale});
 }
 
 // dP of the group's rows and the block's values.
@@ -182,8 +182,8 @@ void upward_group(const Walk<T>& walk, const BackwardRows<T>& rows, const Group&
   else if constexpr (kPairs)
     pair_upward_block(walk, rows, group);
   else
-    product_group(walk, group, PanelProduct<T>{rows.values, rows.v_width, walk.task.value_dim, walk.rows.out},
-                  ProductsTo<T, false>{rows.products, T(1)});
+    product_group<T>(group, PanelProduct<T>{rows.values, rows.v_width, walk.task.value_dim, walk.rows.out},
+                     ProductsTo<T, false>{rows.products, T(1)});
 }
 
 // P Z and dx of every pair of the step; on the way, what goes by dS. Returns whether some pair of those seen is hidden.
@@ -193,13 +193,13 @@ bool weigh_step(const BackwardTask<T>& task, const Walk<T>& walk, const Backward
   const bool dense = attention.terms.dense(), terms = walk.terms();
   const RowState<T>& state = walk.rows;
   bool hides_any = false;
-  for (int first = 0; first < walk.vecs; first += kTileVecs) {
-    const Group group = group_of(walk, first, task.key);
+  each_group(walk, task.key, [&](const Group& group) {
+    const int first = group.first;
     if (group.begin < group.end) {
       score_group(walk, rows, group);
       for (int vec = first; rows.cap_slopes && vec < first + group.count; ++vec)
         cap_slopes(walk, rows, vec * Vec<T>::kLanes, walk.block_begin(vec, task.key), walk.block_end(vec, task.key));
-      if (terms) terms_block(walk, group);
+      if (terms) terms_block(walk, group, !kTiles);
       if (task.wants_scores) upward_group(walk, rows, group);
     }
     for (int vec = first; vec < first + group.count; ++vec) {
@@ -217,7 +217,7 @@ bool weigh_step(const BackwardTask<T>& task, const Walk<T>& walk, const Backward
       weigh(state, rows, step, lane, keys, seen);
       hides_any |= hides;
     }
-  }
+  });
   if (task.bias.data) add_to_bias(task, state, rows, seen);
   if (task.slope) add_to_slope(task, walk, rows, seen);
   if (task.table) add_to_table(task, walk, rows, seen);

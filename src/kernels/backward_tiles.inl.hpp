@@ -44,7 +44,7 @@ TileOperands upward_tile_operands(const BackwardRows<T>& rows) {
 template <class T>
 void multiply_upward(const Walk<T>& walk, const BackwardRows<T>& rows, const Group& group, int key) {
   const TileOperands by = upward_tile_operands(rows);
-  const TileProduct product = product_of_tile(walk, group, by, walk.task.value_dim, rows.products, key);
+  const TileProduct product = product_of_tile(group, by, walk.task.value_dim, rows.products, key);
   if (product.c) multiply_tiles<1>(product);
 }
 

@@ -238,7 +238,7 @@ MULTIHEAD_NOINLINE void cached_score_tile(const CachedStrip<T>& by, const Walk<T
       for (int v = 0; v < V; ++v) sums[n][v] = sums[n][v] * Vec<T>::splat(by.scales[n]);
     }
   }
-  put_scores<T, N, V>(sums, walk.task.scale, walk.rows, lane, strip.key, strip.masked);
+  put_scores<T, N, V>(sums, scoring_of(walk), walk.rows, lane, strip.key, strip.masked);
 }
 
 // The keys from key on.
@@ -259,7 +259,7 @@ void cached_score_block(const Walk<T>& walk, const Group& group) {
     to = std::min(group.end, (from / kCacheBlock + 1) * kCacheBlock);
     in_strips(from, to, [&]<int N>(int key) {
       if (prefetch && N == kTileBroadcasts) prefetch_terms(walk, group.start, key, N);
-      const KeyStrip strip = strip_of(walk, group, key, N, !walk.terms());
+      const KeyStrip strip = strip_of(group, key, N, !walk.passes());
       if (strip.low >= strip.high) return;
       const int lane = (group.first + strip.low) * Vec<T>::kLanes;
       by_width(strip.high - strip.low,

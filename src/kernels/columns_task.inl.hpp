@@ -14,13 +14,12 @@ template <class T>
 void column_weights(const Walk<T>& walk, std::int64_t start, KeyRange seen, const bool (&careful)[kMaxVecs]) {
   using Lanes = Vec<T>;
   const bool terms = walk.terms();
-  for (int first = 0; first < walk.vecs; first += kTileVecs) {
-    const Group group = group_of(walk, first, start);
+  each_group(walk, start, [&](const Group& group) {
     if (group.begin < group.end) {
       score_block(walk, group);
       if (terms) terms_block(walk, group);
     }
-    for (int vec = first; vec < first + group.count; ++vec) {
+    for (int vec = group.first; vec < group.first + group.count; ++vec) {
       int begin = walk.block_begin(vec, start), end = walk.block_end(vec, start);
       if (begin >= end) begin = end = static_cast<int>(seen.begin);
       normalise(walk, vec, begin, end);
@@ -31,7 +30,7 @@ void column_weights(const Walk<T>& walk, std::int64_t start, KeyRange seen, cons
         Lanes::splat(0).store(weights + key * kRowBlock);
       for (int key = end; key < seen.end; ++key) Lanes::splat(0).store(weights + key * kRowBlock);
     }
-  }
+  });
 }
 
 // chains[key][r mod kSumChains] += weight of row r.

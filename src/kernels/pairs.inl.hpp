@@ -204,7 +204,7 @@ void pair_score_block(const Walk<T>& walk, const Group& group) {
   const AttentionTask<T>& task = walk.task;
   product_block(walk, walk.rows,
                 KeyPairProduct{walk.pairs.keys, walk.pairs.k_stride, pairs_of(task.head_dim), walk.rows.q},
-                {task.scale, !walk.terms()}, group);
+                scoring_of(walk), group);
 }
 
 // Rounds the group's weights and packs pairs of keys, pair p in the place of line p, and adds them up: chains by pair
@@ -268,7 +268,7 @@ MULTIHEAD_NOINLINE void add_special(const Walk<T>& walk, const Group& group, int
     T* const out = rows.out + column * kRowBlock + lane;
     const Lanes before = Lanes::load(out);
     Lanes after = before + weight * Lanes::splat(value) * Lanes::load(rows.block_factor + lane);
-    if (rows.bias) after = unless_hidden(Lanes::load(rows.bias + key * kRowBlock + lane), after, before);
+    if (rows.lows) after = unless_hidden(Lanes::load(rows.bias + key * kRowBlock + lane), after, before);
     Lanes::select(seen_by_masks(rows, lane, key), after, before).store(out);
   }
 }
@@ -279,7 +279,7 @@ void multiply_value_pairs(const Walk<T>& walk, const Group& group) {
   if constexpr (kTiles) return tile_output_block(walk, group);
   const int lane = group.first * Vec<T>::kLanes;
   output_run(ValuePairs{reinterpret_cast<const std::uint16_t*>(walk.pairs.values), walk.rows.scores + lane}, walk.rows,
-             lane, walk.task.value_dim, segments_of(walk, group, 2));
+             lane, walk.task.value_dim, segments_of(group, 2));
 }
 
 // Those of a block.

@@ -33,10 +33,26 @@ MULTIHEAD_INLINE void load_turned(const T* rows, std::int64_t stride, Vec<T> (&x
   }
 }
 
-// panel[c * kRowBlock + r] = source[r * stride + c] for r < rows, c < columns; lanes from rows up to the next whole
-// register become zero.
+// Whether no element that is packed lies below one.
 template <class T>
-MULTIHEAD_NOINLINE void pack_panel(const T* source, std::int64_t stride, int rows, std::int64_t columns, T* panel) {
+struct AllFrom {
+  using Lanes = Vec<T>;
+  Lanes least;
+  typename Lanes::Mask holds = Lanes::splat(0) == Lanes::splat(0);
+
+  MULTIHEAD_INLINE void look(Lanes x) { holds = Lanes::both(holds, least <= x); }
+  bool all() const { return !Lanes::any(Lanes::select(holds, Lanes::splat(0), Lanes::splat(1)) == Lanes::splat(1)); }
+};
+template <class T>
+struct LooksAtNone {
+  MULTIHEAD_INLINE void look(Vec<T>) {}
+};
+
+// panel[c * kRowBlock + r] = source[r * stride + c] for r < rows, c < columns; lanes from rows up to the next whole
+// register become zero. Returns what `looks` found at them.
+template <class T, class Looks>
+MULTIHEAD_NOINLINE Looks pack_panel(const T* source, std::int64_t stride, int rows, std::int64_t columns, T* panel,
+                                    Looks looks) {
   using V = Vec<T>;
   constexpr int kLanes = V::kLanes;
   for (int r = 0; r < rows; r += kLanes)
@@ -47,24 +63,52 @@ MULTIHEAD_NOINLINE void pack_panel(const T* source, std::int64_t stride, int row
       if (valid == kLanes && r + kLanes <= rows) {
         load_turned<T>(source + r * stride + c, stride, x);
         MULTIHEAD_UNROLL
-        for (int i = 0; i < kLanes; ++i) x[i].store(to + i * kRowBlock);
+        for (int i = 0; i < kLanes; ++i) looks.look(x[i]), x[i].store(to + i * kRowBlock);
         continue;
       }
+      T block[kLanes * kLanes];
+      for (int i = 0; i < kLanes; ++i)
+        (r + i < rows ? V::load_first(source + (r + i) * stride + c, valid) : V::splat(0)).store(block + i * kLanes);
+      load_turned<T>(block, kLanes, x);
       MULTIHEAD_UNROLL
       for (int i = 0; i < kLanes; ++i)
-        x[i] = r + i < rows ? V::load_first(source + (r + i) * stride + c, valid) : V::splat(0);
-      transpose<T>(x);
-      MULTIHEAD_UNROLL
-      for (int i = 0; i < kLanes; ++i)
-        if (i < valid) x[i].store(to + i * kRowBlock);
+        if (i < valid) looks.look(x[i]), x[i].store(to + i * kRowBlock);
     }
+  return looks;
 }
 
-// target[r * stride + c] = panel[c * kRowBlock + r] for r < rows, c < columns.
 template <class T>
-MULTIHEAD_NOINLINE void unpack_panel(const T* panel, int rows, std::int64_t columns, T* target, std::int64_t stride) {
+void pack_panel(const T* source, std::int64_t stride, int rows, std::int64_t columns, T* panel) {
+  pack_panel<T>(source, stride, rows, columns, panel, LooksAtNone<T>{});
+}
+
+// What elements are multiplied by as they leave a panel, each of the two or null. By that of a row a zero becomes +0.
+template <class T>
+struct PanelFactors {
+  const T *rows = nullptr, *columns = nullptr;
+
+  // Rows from r on, the first `valid` columns from c on.
+  MULTIHEAD_INLINE void multiply(Vec<T> (&x)[Vec<T>::kLanes], int r, std::int64_t c, int valid) const {
+    using V = Vec<T>;
+    if (rows) {
+      MULTIHEAD_UNROLL
+      for (int i = 0; i < V::kLanes; ++i) x[i] = V::fma(x[i], V::splat(rows[r + i]), V::splat(0));
+    }
+    if (columns) {
+      const V by = valid == V::kLanes ? V::load(columns + c) : V::load_first(columns + c, valid);
+      MULTIHEAD_UNROLL
+      for (int i = 0; i < V::kLanes; ++i) x[i] = x[i] * by;
+    }
+  }
+};
+
+// target[r * stride + c] = panel[c * kRowBlock + r] for r < rows, c < columns, by their factors.
+template <class T>
+MULTIHEAD_NOINLINE void unpack_panel(const T* panel, int rows, std::int64_t columns, T* target, std::int64_t stride,
+                                     const PanelFactors<T>& by = {}) {
   using V = Vec<T>;
   constexpr int kLanes = V::kLanes;
+  const PanelFactors<T> factors = by;
   for (int r = 0; r < rows; r += kLanes)
     for (std::int64_t c = 0; c < columns; c += kLanes) {
       const int valid = static_cast<int>(columns - c < kLanes ? columns - c : kLanes);
@@ -72,16 +116,17 @@ MULTIHEAD_NOINLINE void unpack_panel(const T* panel, int rows, std::int64_t colu
       T* const to = target + r * stride + c;
       V x[kLanes];
       if (valid == kLanes && r + kLanes <= rows) {
-        MULTIHEAD_UNROLL
-        for (int i = 0; i < kLanes; ++i) x[i] = V::load(from + i * kRowBlock);
-        transpose<T>(x);
+        load_turned<T>(from, kRowBlock, x);
+        factors.multiply(x, r, c, kLanes);
         MULTIHEAD_UNROLL
         for (int i = 0; i < kLanes; ++i) x[i].store(to + i * stride);
         continue;
       }
-      MULTIHEAD_UNROLL
-      for (int i = 0; i < kLanes; ++i) x[i] = i < valid ? V::load(from + i * kRowBlock) : V::splat(0);
-      transpose<T>(x);
+      T block[kLanes * kLanes];
+      for (int i = 0; i < kLanes; ++i)
+        (i < valid ? V::load(from + i * kRowBlock) : V::splat(0)).store(block + i * kLanes);
+      load_turned<T>(block, kLanes, x);
+      factors.multiply(x, r, c, valid);
       MULTIHEAD_UNROLL
       for (int i = 0; i < kLanes; ++i)
         if (r + i < rows) x[i].store_first(to + i * stride, valid);

@@ -217,14 +217,14 @@ MULTIHEAD_NOINLINE void put_marked_scores(const Walk<T>& walk, const TileScratch
   for (int key = group.begin; key < group.end; ++key)
     if (walk.pairs.marked_keys[static_cast<std::size_t>(key)])
       by_width(group.count, [&]<int V>() {
-        product_tiles<T, 1, V>(product, ScoresTo<T>{rows, 1, false}, 0, key, key + 1);
+        product_tiles<T, 1, V>(product, ScoresTo<T>{rows, {1, nullptr}, false}, 0, key, key + 1);
       });
   const Lanes zero = Lanes::splat(0);
   Lanes any = zero;
   for (int vec = 0; vec < group.count; ++vec) any = any + Lanes::load(scratch.marked + vec * Lanes::kLanes);
   if (!Lanes::any(zero < any)) return;
   rows.scores = scratch.spare;
-  product_block(walk, rows, product, {1, false}, group);
+  product_block(walk, rows, product, {1, nullptr}, group);
   for (int vec = 0; vec < group.count; ++vec) {
     const int lane = vec * Lanes::kLanes;
     const auto marked = zero < Lanes::load(scratch.marked + lane);
@@ -245,7 +245,7 @@ void pair_score_block(const Walk<T>& walk, const Group& group) {
   const AttentionTask<T>& task = walk.task;
   if (!(-kLargestScale <= task.scale && task.scale <= kLargestScale))
     return product_block(walk, walk.rows, PanelProduct<T>{walk.keys, walk.k_stride, task.head_dim, walk.rows.q},
-                         {task.scale, !walk.terms()}, group);
+                         scoring_of(walk), group);
   const TileScratch scratch(task, walk.rows.tiles);
   multiply_keys<3>(walk, group, score_operands(walk, scratch));
   put_marked_scores(walk, scratch, group);
@@ -279,7 +279,7 @@ MULTIHEAD_NOINLINE void put_marked_output(const Walk<T>& walk, const TileScratch
     for (int key = group.begin; key < group.end; ++key) {
       if (!walk.pairs.marked_values[static_cast<std::size_t>(key)]) continue;
       Lanes flag = Lanes::select(seen_by_masks(rows, lane, key), one, sees);
-      if (rows.bias) flag = unless_hidden(Lanes::load(rows.bias + key * kRowBlock + lane), flag, sees);
+      if (rows.lows) flag = unless_hidden(Lanes::load(rows.bias + key * kRowBlock + lane), flag, sees);
       sees = flag;
     }
     sees.store(scratch.sees + lane);

@@ -74,6 +74,8 @@ template <class T>
 TaskNeeds Schedule<T>::needs() const {
   const Bias& bias = options_.bias;
   const bool plain = bias.type == kTypeOf<T> && bias.view.extents[3] != 1 && bias.view.strides[3] == 1;
+  const KernelTable& table = choose_kernels(options_.target);
+  const bool tiles = sizeof(T) == sizeof(float) && table.tiles;
   return {.head_dim = shape_.head_dim,
           .value_dim = shape_.value_dim,
           .type = shape_.type,
@@ -82,31 +84,41 @@ TaskNeeds Schedule<T>::needs() const {
           .distances = options_.relative_bias.given(),
           .bias_staged = bias.given() && !plain,
           .dropout = options_.dropout.probability > 0,
-          .tiles = sizeof(T) == sizeof(float) && choose_kernels(options_.target).tiles};
+          .tiles = tiles,
+          .keeps_rows = size_of(shape_.type) == 2 && !(shape_.type == Type::bfloat16 ? table.turns_values : tiles)};
 }
 
-// Blocks that a worker keeps as the target multiplies them for the tasks of a head, where it has more than one.
+// Blocks that a worker keeps as the target multiplies them for the tasks of a head, where it has more than one. Of rows
+// of floats that are too many to stay near the core: a stretch of them, for tasks side by side.
 template <class T>
 std::int64_t Schedule<T>::turned_blocks() const {
-  constexpr std::size_t kMost = std::size_t{1} << 20;  // bytes: of 8,192 keys where value_dim is 64, in parts of 1,280
+  // Bytes: of 8,192 keys where value_dim is 64, in parts of 1,280, as floats of 2,048 with as many channels.
+  constexpr std::size_t kMost = std::size_t{1} << 20, kStretch = std::size_t{1} << 18;
   if (shape_.q_len <= kRowBlock || shape_.value_dim == 0) return 0;
-  if (shape_.type == Type::bfloat16 ? !choose_kernels(options_.target).turns_values : !needs_.tiles) return 0;
-  const std::size_t block = static_cast<std::size_t>(kept_elements(needs_)) * sizeof(T);
-  return std::min((shape_.kv_len + kKeyBlock - 1) / kKeyBlock, static_cast<std::int64_t>(kMost / block));
+  const bool stands = kept_elements(needs_) == 0;  // keys and values are read where they are
+  const std::int64_t elements = stands ? kKeyBlock * (shape_.head_dim + shape_.value_dim) : kept_elements(needs_);
+  const auto fit = [&](std::size_t bytes) {
+    return static_cast<std::int64_t>(bytes / (static_cast<std::size_t>(elements) * sizeof(T)));
+  };
+  const std::int64_t all = (shape_.kv_len + kKeyBlock - 1) / kKeyBlock;
+  if (all > fit(kMost)) return fit(stands || needs_.keeps_rows ? kStretch : kMost);
+  return stands ? 0 : all;
 }
 
 constexpr std::int64_t kMostAbreast = 4;
 
-// How many row blocks of a head a worker takes through the keys side by side: where keys and values are split and more
-// than a worker keeps, so that each stretch of them is split once for all of these rows.
+// How many row blocks of a head a worker takes through the keys side by side: where keys and values are more than a
+// worker keeps, or more than stay near the core, so that each stretch of them is split, widened or fetched once for all
+// of these rows.
 template <class T>
 std::int64_t Schedule<T>::abreast() const {
   constexpr std::int64_t kTasksAThread = 16;  // with fewer, threads would wait for the last one
   const bool plain = !needs_.bias && !needs_.masks && !needs_.distances && !needs_.dropout &&
                      needs_.statistics_lines == 0 && !needs_.cached;
-  const bool split = needs_.tiles && needs_.type != Type::bfloat16 && turned_blocks_ > 0;
+  const bool in_stretches = turned_blocks_ > 0 && (needs_.type != Type::bfloat16 || needs_.keeps_rows);
   const std::int64_t tasks = shape_.batch * shape_.heads * blocks_of(shape_.q_len);
-  return plain && split && turned_blocks_ * kKeyBlock < shape_.kv_len && tasks >= kTasksAThread * options_.threads
+  return plain && in_stretches && turned_blocks_ * kKeyBlock < shape_.kv_len &&
+                 tasks >= kTasksAThread * options_.threads
              ? kMostAbreast
              : 1;
 }
@@ -198,6 +210,14 @@ DropoutTask<T> Schedule<T>::dropout(const Sequence& sequence, std::int64_t head,
           .key = sequence.k_begin};
 }
 
+// Without a gap neither end of a range falls from row to row: where the first and the last see the same, so do all.
+template <class T>
+void Schedule<T>::fill_visible(const Sequence& sequence, std::int64_t row, std::int64_t rows, KeyRange* visible) const {
+  const KeyRange first = sequence.row(row, rules_);
+  const bool alike = rules_.first == 0 && !first.empty() && first == sequence.row(row + rows - 1, rules_);
+  for (std::int64_t r = 0; r < rows; ++r) visible[r] = alike ? first : sequence.row(row + r, rules_);
+}
+
 template <class T>
 AttentionTask<T> Schedule<T>::task(const AttentionCall<T>& call, const Sequence& sequence, std::int64_t head,
                                    std::int64_t row, std::int64_t rows, KeyRange* visible) const {
@@ -212,7 +232,7 @@ AttentionTask<T> Schedule<T>::task(const AttentionCall<T>& call, const Sequence&
   const std::int64_t place = (b * shape_.heads + head) * shape_.q_len + i;
   if (call.row_max) task.row_max = call.row_max + place;
   if (call.row_sum) task.row_sum = call.row_sum + place;
-  for (std::int64_t r = 0; r < rows; ++r) visible[r] = sequence.row(row + r, rules_);
+  fill_visible(sequence, row, rows, visible);
   task.visible = visible;
   task.kv_len = sequence.kv_len;
   task.first_block_id =

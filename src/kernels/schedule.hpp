@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <numbers>
 #include <string>
+#include <utility>
 
 #include "kernels/sequences.hpp"
 #include "kernels/statistics_task.hpp"
@@ -51,7 +52,10 @@ class Schedule {
   // Has run() gather statistics of the rows. Both must outlive it. Before task_bytes() is asked.
   void gather(const StatisticsRequest<T>& request, const RowStatistics<T>& to);
   // Has tasks read CachedRows. Before task_bytes() is asked.
-  void over_cache() { needs_.cached = true; }
+  void over_cache() {
+    needs_.cached = true;
+    if (std::exchange(needs_.keeps_rows, false)) turned_blocks_ = 0;
+  }
   // Adds to the scores of a key, in units of log 2. by_key: (batch, heads, kv_len).
   void add_by_key(const T* by_key) { by_key_ = by_key; }
   // Memory for the tables that prepare() fills, and for the scratch of one worker; multiples of a cache line.
@@ -106,6 +110,7 @@ class Schedule {
   void run_abreast(const AttentionCall<T>& call, const KernelTable& table, const Sequence& sequence, const Rows& rows,
                    std::byte* scratch) const;
   std::int64_t cut_tasks() const;
+  void fill_visible(const Sequence& sequence, std::int64_t row, std::int64_t rows, KeyRange* visible) const;
   ScoreTerms<T> terms(const Sequence& sequence, std::int64_t head, std::int64_t row) const;
   DropoutTask<T> dropout(const Sequence& sequence, std::int64_t head, std::int64_t row) const;
   std::size_t distances() const;

@@ -14,7 +14,10 @@ inline void mask_words(const DenseTerm& mask, std::int64_t place, KeyRange range
   std::uint8_t copy[kKeyBlock];
   if (mask.key_stride != 1 || range.begin > 0 || range.end < kKeyBlock) {  // nothing outside is read
     std::fill_n(copy, kKeyBlock, std::uint8_t{0});
-    for (std::int64_t key = range.begin; key < range.end; ++key) copy[key] = bytes[key * mask.key_stride];
+    if (mask.key_stride == 1)
+      std::copy(bytes + range.begin, bytes + range.end, copy + range.begin);
+    else
+      for (std::int64_t key = range.begin; key < range.end; ++key) copy[key] = bytes[key * mask.key_stride];
     bytes = copy;
   }
   for (int word = 0; word < kMaskWords; ++word) words[word] = nonzero_bytes(bytes + 32 * word);
@@ -35,22 +38,25 @@ template <class T>
 bool load_masks(const Walk<T>& walk, std::int64_t start) {
   using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
   const ScoreTerms<T>& terms = walk.task.terms;
+  const bool whole = walk.all_see(start);
   std::uint32_t any = 0, seen[kMaskWords] = {};
   for (int row = 0; row < walk.vecs * Vec<T>::kLanes; ++row) {
     if (row < walk.task.rows) {  // lanes past the last row repeat it
-      const KeyRange range = walk.row_keys(row, start);
-      range_words(range, seen);
+      const KeyRange range = whole ? KeyRange{0, kKeyBlock} : walk.row_keys(row, start);
       std::uint32_t words[kMaskWords];
+      std::fill_n(seen, kMaskWords, ~0u);
+      if (!whole) range_words(range, seen);
       if (walk.gapped) {
         const KeyRange gap = terms.gap(row);
         range_words({gap.begin - start, gap.end - start}, words);
         for (int word = 0; word < kMaskWords; ++word) seen[word] &= ~words[word];
       }
-      for (const auto& [mask, flip] : {std::pair{&terms.keep, 0u}, std::pair{&terms.drop, ~0u}}) {
-        if (!mask->data) continue;
-        mask_words(*mask, row * mask->row_stride + start * mask->key_stride, range, words);
+      const auto join = [&](const DenseTerm& mask, std::uint32_t flip) {
+        if (!mask.data) return;
+        mask_words(mask, row * mask.row_stride + start * mask.key_stride, range, words);
         for (int word = 0; word < kMaskWords; ++word) seen[word] &= words[word] ^ flip;
-      }
+      };
+      join(terms.keep, 0), join(terms.drop, ~0u);
     }
     for (int word = 0; word < kMaskWords; ++word) {
       const Bits bits = seen[word];
@@ -63,21 +69,24 @@ bool load_masks(const Walk<T>& walk, std::int64_t start) {
 
 // The bias of the block as a panel; false when all of it is -inf, which is looked for only where its first element is.
 template <class T>
-bool load_bias(const Walk<T>& walk, std::int64_t start, KeyRange keys) {
+bool load_bias(Walk<T>& walk, std::int64_t start, KeyRange keys) {
   const DenseTerm& bias = walk.task.terms.bias;
-  const RowState<T>& rows = walk.rows;
+  RowState<T>& rows = walk.rows;
+  const AllFrom<T> from_floor{Vec<T>::splat(walk.task.terms.bias_floor)};
   const int count = static_cast<int>(keys.end - keys.begin);
   const std::int64_t first = (start + keys.begin) * bias.key_stride;
   T* const panel = rows.bias + keys.begin * kRowBlock;
   if (!rows.staged) {
-    pack_panel<T>(static_cast<const T*>(bias.data) + first, bias.row_stride, walk.task.rows, count, panel);
+    rows.lows = !pack_panel<T>(static_cast<const T*>(bias.data) + first, bias.row_stride, walk.task.rows, count, panel,
+                               from_floor)
+                     .all();
   } else {
     for (int row = 0; row < walk.task.rows; ++row)
       load_row<T>(element(bias.data, bias.type, first + row * bias.row_stride), bias.type, bias.key_stride, count,
                   rows.staged + row * kKeyBlock);
-    pack_panel<T>(rows.staged, kKeyBlock, walk.task.rows, count, panel);
+    rows.lows = !pack_panel<T>(rows.staged, kKeyBlock, walk.task.rows, count, panel, from_floor).all();
   }
-  if (panel[0] != kMinusInfinity<T>) return true;
+  if (!rows.lows || panel[0] != kMinusInfinity<T>) return true;
   for (int key = 0; key < count; ++key)
     for (int row = 0; row < walk.task.rows; ++row)
       if (panel[key * kRowBlock + row] != kMinusInfinity<T>) return true;
@@ -101,11 +110,12 @@ MULTIHEAD_INLINE void prefetch_rows(const Walk<T>& walk, const DenseTerm& term, 
                                     std::int64_t start, KeyRange rows) {
   if (!term.data || term.row_stride == 0 || term.key_stride != 1) return;
   const auto size = static_cast<std::int64_t>(element_size);
-  for (std::int64_t row = rows.begin; row < std::min<std::int64_t>(rows.end, walk.task.rows); ++row) {
-    const KeyRange range = walk.row_keys(static_cast<int>(row), start);
+  const std::int64_t end = std::min<std::int64_t>(rows.end, walk.task.rows);
+  const int vec = static_cast<int>((end - 1) / Vec<T>::kLanes);  // whose range stands for that of all the rows
+  const std::int64_t first = walk.block_begin(vec, start) * size, last = walk.block_end(vec, start) * size;
+  for (std::int64_t row = rows.begin; row < end; ++row) {
     const char* const from = static_cast<const char*>(term.data) + (row * term.row_stride + start) * size;
-    for (std::int64_t at = range.begin * size; at < range.end * size; at += kLineBytes)
-      __builtin_prefetch(from + at, 0, 3);
+    for (std::int64_t at = first; at < last; at += kLineBytes) __builtin_prefetch(from + at, 0, 3);
   }
 }
 
@@ -122,7 +132,7 @@ MULTIHEAD_INLINE void prefetch_terms(const Walk<T>& walk, std::int64_t start, in
 
 // Everything that must be known of a block before its scores: false when no row sees a key of it.
 template <class T>
-bool open_terms(const Walk<T>& walk, std::int64_t start, KeyRange keys) {
+bool open_terms(Walk<T>& walk, std::int64_t start, KeyRange keys) {
   const ScoreTerms<T>& terms = walk.task.terms;
   if (walk.rows.seen && !load_masks(walk, start)) return false;
   if (walk.rows.bias && !load_bias(walk, start, keys)) return false;
@@ -135,9 +145,10 @@ bool open_terms(const Walk<T>& walk, std::int64_t start, KeyRange keys) {
 
 // The lanes that see a key of the block by ranges and masks.
 template <class T>
-MULTIHEAD_INLINE typename Vec<T>::Mask seen_by_masks(const RowState<T>& rows, int lane, int key) {
+MULTIHEAD_INLINE typename Vec<T>::Mask seen_by_masks(const RowState<T>& rows, std::int64_t lane, int key) {
   using Lanes = Vec<T>;
-  if (rows.seen) return Lanes::test(Lanes::load(rows.seen + key / 32 * kRowBlock + lane), key % 32);
+  const unsigned bit = static_cast<unsigned>(key);
+  if (rows.seen) return Lanes::test(Lanes::load(rows.seen + bit / 32 * kRowBlock + lane), static_cast<int>(bit % 32));
   const Lanes position = Lanes::splat(static_cast<T>(key));
   return Lanes::both(Lanes::load(rows.begin + lane) <= position, position < Lanes::load(rows.end + lane));
 }
@@ -148,6 +159,97 @@ MULTIHEAD_INLINE Vec<T> unless_hidden(Vec<T> x, Vec<T> a, Vec<T> b) {
   return Vec<T>::select(x == Vec<T>::splat(kMinusInfinity<T>), b, a);
 }
 
+// A score and what a bias adds to it; lows: RowState::lows.
+template <class T>
+MULTIHEAD_INLINE Vec<T> with_bias(const T* from, const ScoreTerms<T>& terms, bool lows, Vec<T> score) {
+  using Lanes = Vec<T>;
+  const Lanes bias = Lanes::load(from), unit = Lanes::splat(terms.bias_unit);
+  if (!lows) return Lanes::fma(bias, unit, score);
+  const Lanes finite = Lanes::max(Lanes::splat(terms.bias_floor), bias);
+  return unless_hidden(bias, Lanes::fma(finite, unit, score), Lanes::splat(kMinusInfinity<T>));
+}
+
+// What becomes of a product on its way to the scores: times scale, and by the bias and the masks of terms, if these are
+// not null.
+template <class T>
+struct Scoring {
+  T scale;
+  const ScoreTerms<T>* terms;
+};
+
+// That of the walk's keys. Terms that take a pass of their own leave bias and masks to it, which come after them.
+template <class T>
+Scoring<T> scoring_of(const Walk<T>& walk) {
+  return {walk.task.scale, walk.passes() ? nullptr : &walk.task.terms};
+}
+
+// x as a number of which the compiler knows nothing, so that loads and stores count from it. Otherwise it shares what
+// addresses have in common, and has no register for it.
+template <class X>
+MULTIHEAD_INLINE X opaque(X x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
+// Products of N keys and V registers of rows to scores, and the block's maximum; masked: some row does not see some
+// key by its range.
+template <class T, int N, int V>
+MULTIHEAD_INLINE void put_scores(const Vec<T> (&sums)[N][V], const Scoring<T>& by, const RowState<T>& rows, int lane,
+                                 int key, bool masked) {
+  using Lanes = Vec<T>;
+  const std::int64_t first = key * kRowBlock + lane;
+  Lanes scores[N][V];
+  const auto each = [&](const auto& change) __attribute__((always_inline)) {
+    MULTIHEAD_UNROLL
+    for (int v = 0; v < V; ++v) {  // keys within: what rows have of their own is needed once
+      MULTIHEAD_UNROLL
+      for (int n = 0; n < N; ++n) change(scores[n][v], n, v * Lanes::kLanes);
+    }
+  };
+  MULTIHEAD_UNROLL
+  for (int n = 0; n < N; ++n) {
+    MULTIHEAD_UNROLL
+    for (int v = 0; v < V; ++v) scores[n][v] = sums[n][v] * Lanes::splat(by.scale);
+  }
+  if (by.terms && rows.bias) {
+    const T* const bias = opaque(rows.bias + first);
+    each([&](auto& score, int n, int at) __attribute__((always_inline)) {
+      score = with_bias(bias + n * kRowBlock + at, *by.terms, rows.lows, score);
+    });
+  }
+  if (masked || (by.terms && rows.seen)) {
+    const auto from = opaque<std::int64_t>(lane);
+    each([&](auto& score, int n, int at) __attribute__((always_inline)) {
+      score = Lanes::select(seen_by_masks(rows, from + at, key + n), score, Lanes::splat(kMinusInfinity<T>));
+    });
+  }
+  T *const to = opaque(rows.scores + first), *const maxima = opaque(rows.block_max + lane);
+  MULTIHEAD_UNROLL
+  for (int v = 0; v < V; ++v) {
+    const int at = v * Lanes::kLanes;
+    Lanes largest = Lanes::load(maxima + at);
+    MULTIHEAD_UNROLL
+    for (int n = 0; n < N; ++n) {
+      largest = Lanes::max(scores[n][v], largest);
+      scores[n][v].store(to + n * kRowBlock + at);
+    }
+    largest.store(maxima + at);
+  }
+}
+
+// Where scores go.
+template <class T>
+struct ScoresTo {
+  const RowState<T>& rows;
+  Scoring<T> scoring;
+  bool masked;
+
+  template <int N, int V>
+  MULTIHEAD_INLINE void put(const Vec<T> (&sums)[N][V], int lane, int key) const {
+    put_scores<T, N, V>(sums, scoring, rows, lane, key, masked);
+  }
+};
+
 // Marks the lanes that see one of the keys [begin, end), whatever its score is.
 template <class T>
 MULTIHEAD_NOINLINE void count_seen(const RowState<T>& rows, int lane, int begin, int end) {
@@ -155,15 +257,25 @@ MULTIHEAD_NOINLINE void count_seen(const RowState<T>& rows, int lane, int begin,
   Lanes found = Lanes::load(rows.found + lane);
   for (int key = begin; key < end; ++key) {
     Lanes flag = Lanes::select(seen_by_masks(rows, lane, key), Lanes::splat(1), found);
-    if (rows.bias) flag = unless_hidden(Lanes::load(rows.bias + key * kRowBlock + lane), flag, found);
+    if (rows.lows) flag = unless_hidden(Lanes::load(rows.bias + key * kRowBlock + lane), flag, found);
     found = flag;
   }
   found.store(rows.found + lane);
 }
 
+// Leaves which rows have seen a key where bias or masks are dense. A finite maximum was seen; otherwise every key is
+// looked at: what is seen may weigh nothing, or be NaN.
+template <class T>
+void note_seen(const RowState<T>& rows, int lane, int begin, int end) {
+  using Lanes = Vec<T>;
+  if (Lanes::any(Lanes::load(rows.block_max + lane) == Lanes::splat(kMinusInfinity<T>)))
+    count_seen(rows, lane, begin, end);
+  else
+    Lanes::splat(1).store(rows.found + lane);
+}
+
 // The scores of one register of rows for the keys [begin, end) of the block, four at a time from a multiple of four;
-// what lies outside is hidden from every lane. Leaves the block's maximum and, where masks are dense, which rows have
-// seen a key.
+// what lies outside is hidden from every lane. Leaves the block's maximum.
 template <class T>
 MULTIHEAD_NOINLINE void apply_terms(const Walk<T>& walk, int vec, std::int64_t start, int begin, int end) {
   using Lanes = Vec<T>;
@@ -198,11 +310,8 @@ MULTIHEAD_NOINLINE void apply_terms(const Walk<T>& walk, int vec, std::int64_t s
     }
     if (rows.bias) {
       MULTIHEAD_UNROLL
-      for (int i = 0; i < kTogether; ++i) {
-        const Lanes bias = Lanes::load(rows.bias + (key + i) * kRowBlock + lane);
-        const Lanes finite = Lanes::max(Lanes::splat(terms.bias_floor), bias);
-        s[i] = unless_hidden(bias, Lanes::fma(finite, Lanes::splat(terms.bias_unit), s[i]), lowest);
-      }
+      for (int i = 0; i < kTogether; ++i)
+        s[i] = with_bias(rows.bias + (key + i) * kRowBlock + lane, terms, rows.lows, s[i]);
     }
     if (terms.by_key) {
       MULTIHEAD_UNROLL
@@ -220,12 +329,6 @@ MULTIHEAD_NOINLINE void apply_terms(const Walk<T>& walk, int vec, std::int64_t s
     }
   }
   largest.store(rows.block_max + lane);
-  if (!terms.dense()) return;
-  // A finite maximum was seen; otherwise every key is looked at: what is seen may weigh nothing, or be NaN.
-  if (Lanes::any(largest == lowest))
-    count_seen(rows, lane, begin, end);
-  else
-    Lanes::splat(1).store(rows.found + lane);
 }
 
 // output_tiles() for values that are not finite in a block that some row sees only in part: zero times NaN is NaN, so a
@@ -239,7 +342,7 @@ MULTIHEAD_NOINLINE void output_careful(const Walk<T>& walk, int lane, int begin,
     for (int key = begin; key < end; ++key) {
       const Lanes value = Lanes::splat(walk.values[key * walk.v_stride + column]);
       Lanes next = Lanes::fma(value, Lanes::load(rows.scores + key * kRowBlock + lane), sum);
-      if (rows.bias) next = unless_hidden(Lanes::load(rows.bias + key * kRowBlock + lane), next, sum);
+      if (rows.lows) next = unless_hidden(Lanes::load(rows.bias + key * kRowBlock + lane), next, sum);
       sum = Lanes::select(seen_by_masks(rows, lane, key), next, sum);
     }
     T* out = rows.out + column * kRowBlock + lane;

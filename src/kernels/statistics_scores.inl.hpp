@@ -143,7 +143,7 @@ MULTIHEAD_NOINLINE void count_visible(const RowState<T>& rows, const StatisticsR
   Lanes count = zero;
   for (int key = static_cast<int>(block.begin); key < block.end; ++key) {
     Lanes seen = Lanes::select(seen_by_masks(rows, lane, key), one, zero);
-    if (rows.bias) seen = unless_hidden(Lanes::load(rows.bias + key * kRowBlock + lane), seen, zero);
+    if (rows.lows) seen = unless_hidden(Lanes::load(rows.bias + key * kRowBlock + lane), seen, zero);
     count = count + seen;
   }
   (Lanes::load(to.visible + lane) + count).store(to.visible + lane);

@@ -26,6 +26,9 @@ constexpr int kInnerBlock = 256;  // input channels of a projection's block
 struct KeyRange {
   std::int64_t begin = 0;
   std::int64_t end = 0;
+
+  bool empty() const { return begin >= end; }
+  bool operator==(const KeyRange&) const = default;
 };
 
 // Rows of a storage type: element (i, c) is the c-th after data + i * stride.
@@ -87,6 +90,7 @@ struct TaskNeeds {
   std::int64_t statistics_lines = 0;  // statistics_lines()
   bool tiles = false;                 // KernelTable::tiles, of sums in float
   bool cached = false;                // keys and values are CachedRows
+  bool keeps_rows = false;            // keys and values are widened, and kept for the head's other tasks
 };
 
 template <class T>
@@ -105,7 +109,7 @@ struct AttentionTask {
   std::int64_t lse_stride;
   T* row_max;               // (rows) or null: the largest visible score in units of log 2, for weights_task
   T* row_sum;               // (rows) or null: the sum of 2^(score - row_max); 1 for rows that see no key
-  const KeyRange* visible;  // (rows), but for the gaps of terms
+  const KeyRange* visible;  // (rows), but for the gaps of terms; without one, neither end falls but to an empty range
   std::int64_t kv_len;      // valid keys of the sequence
   // What this worker knows of blocks of values in this call: (block_id << 1 | all finite) + 2 at place block_id /
   // kKeyBlock mod entries, or 0. block_id: first_block_id + the block's first key, no two blocks having the same.
@@ -113,8 +117,8 @@ struct AttentionTask {
   std::int64_t finite_entries;  // 0: nothing is remembered
   std::uint64_t first_block_id;
   // The first blocks of a sequence's values turned round (pairs.inl.hpp), or of its keys and values in parts
-  // (parts.inl.hpp), as this worker last met them: block i at turned + i * kept_elements(needs), (block_id + 1) << 1 |
-  // a bit of theirs at turned_ids[i].
+  // (parts.inl.hpp) or as floats (Walk), as this worker last met them: block i at turned + i * kept_elements(needs),
+  // (block_id + 1) << 1 | a bit of theirs at turned_ids[i].
   T* turned;
   std::uint64_t* turned_ids;
   std::int64_t turned_blocks;  // 0: none is kept
@@ -279,9 +283,12 @@ constexpr std::size_t attention_scratch_elements(const TaskNeeds& needs) {
 // A block of values as pairs of keys.
 constexpr std::int64_t turned_elements(std::int64_t value_dim) { return value_dim * kKeyBlock / 2; }
 
-// A block that a worker keeps: that, or keys and values in parts and a line of marks.
+// A block that a worker keeps: rows as floats, that, or keys and values in parts and a line of marks; 0: none is kept,
+// since rows are read where they stand.
 constexpr std::int64_t kept_elements(const TaskNeeds& needs) {
+  if (needs.keeps_rows) return kKeyBlock * (needs.head_dim + needs.value_dim);
   if (needs.type == Type::bfloat16) return turned_elements(needs.value_dim);
+  if (!needs.tiles) return 0;
   return TileExtents(needs).keys() + TileExtents(needs).values() + 16;
 }
 

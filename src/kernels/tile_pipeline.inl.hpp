@@ -196,7 +196,7 @@ class TilePipeline {
     if (job.kind == Kind::scores && !scores_wait_) find_maxima(job.at);
   }
   void find_maxima(int key) {
-    const KeyStrip strip = strip_of(walk_, next_, key, kTileRows, false);
+    const KeyStrip strip = strip_of(next_, key, kTileRows, false);
     for (int vec = strip.low; vec < strip.high; ++vec)
       find_tile_maxima<T>(walk_.rows, vec * kLanes, key, !walk_.all_see(vec, next_.start, key, key + kTileRows),
                           scratch_.maxima);
@@ -246,16 +246,9 @@ void tile_attention_task(const AttentionTask<T>& task) noexcept {
   if (!goes_in_parts(task)) return attention_task(task);
   Walk<T> walk(task);
   if (task.part == 0) {
-    count_task(task.handed_on_by.value_or(kTarget));
-    pack_queries(task, walk.rows);
-    start_rows(walk);
+    open_task(walk);
     start_pairs(walk);
   }
-  KeyRange keys = keys_of(walk);
-  if (task.in_parts) {
-    const std::int64_t first = task.first_turned() * kKeyBlock;
-    keys = {std::max(keys.begin, first), std::min(keys.end, first + task.turned_blocks * kKeyBlock)};
-  }
-  TilePipeline<T>(walk).run(keys);
+  TilePipeline<T>(walk).run(keys_of_part(walk));
   if (!task.pauses) finish(walk);
 }

@@ -136,9 +136,8 @@ void multiply_tiles(const TileProduct& product) {
 // The product of what is stored for 16 keys, from a multiple of 16 on, `inner` elements each, with the group's rows, to
 // a panel; nothing is written where no row sees one of them.
 template <class T>
-TileProduct product_of_tile(const Walk<T>& walk, const Group& group, const TileOperands& by, int inner, T* panel,
-                            int key) {
-  const KeyStrip strip = strip_of(walk, group, key, kTileRows, false);
+TileProduct product_of_tile(const Group& group, const TileOperands& by, int inner, T* panel, int key) {
+  const KeyStrip strip = strip_of(group, key, kTileRows, false);
   TileProduct product{by, {0, (inner + kTileInner - 1) / kTileInner, {}, 0}, nullptr};
   if (strip.low >= strip.high) return product;
   product.steps.written = (1u << strip.high) - (1u << strip.low);
@@ -151,7 +150,7 @@ TileProduct product_of_tile(const Walk<T>& walk, const Group& group, const TileO
 // Scores that nothing was done to.
 template <class T>
 TileProduct product_of_keys(const Walk<T>& walk, const Group& group, const TileOperands& by, int key) {
-  return product_of_tile(walk, group, by, walk.task.head_dim, walk.rows.scores, key);
+  return product_of_tile(group, by, walk.task.head_dim, walk.rows.scores, key);
 }
 
 template <int Parts, class T>
@@ -166,7 +165,8 @@ void multiply_keys(const Walk<T>& walk, const Group& group, const TileOperands& 
 
 // Products of N keys and V registers of rows to scores, in place.
 template <int N, int V>
-MULTIHEAD_NOINLINE void put_tile_scores(const RowState<float>& rows, float scale, const KeyStrip& strip, int lane) {
+MULTIHEAD_NOINLINE void put_tile_scores(const RowState<float>& rows, const Scoring<float>& scoring,
+                                        const KeyStrip& strip, int lane) {
   Vec<float> sums[N][V];
   MULTIHEAD_UNROLL
   for (int n = 0; n < N; ++n) {
@@ -174,16 +174,16 @@ MULTIHEAD_NOINLINE void put_tile_scores(const RowState<float>& rows, float scale
     MULTIHEAD_UNROLL
     for (int v = 0; v < V; ++v) sums[n][v] = Vec<float>::load(from + v * Vec<float>::kLanes);
   }
-  put_scores<float, N, V>(sums, scale, rows, lane, strip.key, strip.masked);
+  put_scores<float, N, V>(sums, scoring, rows, lane, strip.key, strip.masked);
 }
 
 template <class T>
 void finish_tile_scores(const Walk<T>& walk, const Group& group) {
   in_strips(group.begin, group.end, [&]<int N>(int key) {
-    const KeyStrip strip = strip_of(walk, group, key, N, !walk.terms());
+    const KeyStrip strip = strip_of(group, key, N, !walk.passes());
     if (strip.low >= strip.high) return;
     by_width(strip.high - strip.low,
-             [&]<int V>() { put_tile_scores<N, V>(walk.rows, walk.task.scale, strip, strip.low * Vec<T>::kLanes); });
+             [&]<int V>() { put_tile_scores<N, V>(walk.rows, scoring_of(walk), strip, strip.low * Vec<T>::kLanes); });
   });
 }
 

@@ -21,8 +21,17 @@ struct CachedBlock {
   const T *key_scales = nullptr, *value_scales = nullptr;  // [kKeyBlock], of int8 by position
 };
 
+// The keys of a block that a register sees, and those that all of its rows see, counted from the block's first; empty:
+// begin >= end.
+struct BlockKeys {
+  int begin, end, all_begin, all_end;
+
+  bool sees(int from, int to) const { return std::max(begin, from) < std::min(end, to); }
+  bool all_see(int from, int to) const { return all_begin <= from && to <= all_end; }
+};
+
 // The ranges of the task's rows, register by register, and the walk over the keys that some row sees. A group is
-// kTileVecs registers: the rows that one tile computes.
+// kTileVecs registers at most: the rows that one tile computes.
 template <class T>
 struct Walk {
   static constexpr int kLanes = Vec<T>::kLanes;
@@ -53,7 +62,8 @@ struct Walk {
         v_stride(rows.values ? attention.value_dim : attention.v.stride) {
     find_ranges();
     constexpr std::int64_t kNear = 2 * 1024 * 1024;  // bytes: with less, asking costs more than it saves
-    const bool far = task.kv_len * (task.head_dim + task.value_dim) * static_cast<std::int64_t>(sizeof(T)) > kNear;
+    const bool far =
+        !task.in_parts && task.kv_len * (task.head_dim + task.value_dim) * static_cast<std::int64_t>(sizeof(T)) > kNear;
     for (int vec = 0; !kPairs && far && task.out && !rows.keys && vec < vecs; ++vec)
       far_end = std::max(far_end, ranges[vec].any_end);
   }
@@ -76,6 +86,10 @@ struct Walk {
     return std::max(next, task.terms.gap(0).end / kKeyBlock * kKeyBlock);
   }
   bool terms() const { return gapped || task.terms.any(); }
+  // Whether there are terms that take a pass over the scores of their own.
+  bool passes() const {
+    return task.terms.cap != 0 || task.terms.slope != 0 || task.terms.by_distance || task.terms.by_key;
+  }
 
   // Lanes past the last row repeat it.
   const KeyRange& visible(int row) const { return task.visible[std::min(row, task.rows - 1)]; }
@@ -95,6 +109,10 @@ struct Walk {
     if (task.terms.first > 0) rows.seen = gapped || task.terms.masks() ? bits : nullptr;
   }
   VecRange range_of(int vec) const {
+    const KeyRange first = row_range(vec * kLanes);
+    // Then the rows between see the same.
+    if (task.terms.first == 0 && !first.empty() && first == row_range((vec + 1) * kLanes - 1))
+      return {first.begin, first.end, first.begin, first.end};
     VecRange range{std::numeric_limits<std::int64_t>::max(), 0, 0, std::numeric_limits<std::int64_t>::max()};
     for (int row = vec * kLanes; row < (vec + 1) * kLanes; ++row) {
       const KeyRange seen = row_range(row);
@@ -115,6 +133,13 @@ struct Walk {
   }
   int block_end(int vec, std::int64_t start) const {
     return static_cast<int>(std::clamp<std::int64_t>(ranges[vec].any_end - start, 0, kKeyBlock));
+  }
+  BlockKeys block_keys_of(int vec, std::int64_t start) const {
+    const auto within = [start](std::int64_t key) {
+      return static_cast<int>(std::clamp<std::int64_t>(key - start, 0, kKeyBlock));
+    };
+    const VecRange& range = ranges[vec];
+    return {within(range.any_begin), within(range.any_end), within(range.all_begin), within(range.all_end)};
   }
   bool sees(int vec, std::int64_t start, int begin, int end) const {
     return std::max(block_begin(vec, start), begin) < std::min(block_end(vec, start), end);
@@ -149,6 +174,10 @@ struct Walk {
 
   // The key ranges of each lane, counted from the block's start, for what must mask.
   void set_ranges(std::int64_t start) {
+    if (all_see(start)) {
+      std::fill_n(rows.begin, vecs * kLanes, T(0)), std::fill_n(rows.end, vecs * kLanes, T(kKeyBlock));
+      return;
+    }
     for (int row = 0; row < vecs * kLanes; ++row) {
       const KeyRange seen = row_keys(row, start);
       rows.begin[row] = static_cast<T>(seen.begin), rows.end[row] = static_cast<T>(seen.end);
@@ -169,16 +198,31 @@ struct Walk {
     else
       point_to_values(start, {0, std::min<std::int64_t>(kKeyBlock, task.kv_len - start)});
   }
-  // To floats where they stand, or to copies of a range as floats.
+  // To floats where they stand, to those that the worker keeps, or to copies of a range as floats.
   void point_to_keys(std::int64_t start, KeyRange range) {
     if constexpr (sizeof(T) == sizeof(float))
       if (task.cache) return point_to_cached_keys(*this, start, range);
-    keys = block_of(task.k, start, range, task.head_dim, rows.keys);
+    const T* const kept = kept_rows(start);
+    keys = kept ? kept : block_of(task.k, start, range, task.head_dim, rows.keys);
   }
   void point_to_values(std::int64_t start, KeyRange range) {
     if constexpr (sizeof(T) == sizeof(float))
       if (task.cache) return point_to_cached_values(*this, start, range);
-    values = block_of(task.v, start, range, task.value_dim, rows.values);
+    const T* const kept = kept_rows(start);
+    values = kept ? kept + kKeyBlock * task.head_dim : block_of(task.v, start, range, task.value_dim, rows.values);
+  }
+  // Keys of the block as floats, then its values, as the worker keeps them for all tasks of the head; or null.
+  const T* kept_rows(std::int64_t start) const {
+    const std::int64_t block = start / kKeyBlock - task.first_turned();
+    if (!task.needs.keeps_rows || block >= task.turned_blocks) return nullptr;
+    T* const kept = task.turned + block * kept_elements(task.needs);
+    const std::uint64_t id = (task.first_block_id + static_cast<std::uint64_t>(start) + 1) << 1;
+    if (std::exchange(task.turned_ids[block], id) != id) {
+      const KeyRange all{0, std::min<std::int64_t>(kKeyBlock, task.kv_len - start)};
+      block_of(task.k, start, all, task.head_dim, kept);
+      block_of(task.v, start, all, task.value_dim, kept + kKeyBlock * task.head_dim);
+    }
+    return kept;
   }
   static const T* block_of(const StoredRows& stored, std::int64_t start, KeyRange seen, int columns, T* widened) {
     if (!widened) return static_cast<const T*>(stored.data) + start * stored.stride;
@@ -196,20 +240,33 @@ struct Group {
   std::int64_t start;
   int begin, end;
   bool full;
+  BlockKeys keys[kTileVecs];  // of each register
 };
 
+// The registers that are left from one on are cut evenly: of four, two and two, since one alone would have too few sums
+// in a tile to hide what a multiply-add takes.
 template <class T>
 Group group_of(const Walk<T>& walk, int first, std::int64_t start) {
-  Group group{first, std::min(kTileVecs, walk.vecs - first), start, kKeyBlock, 0, true};
-  for (int vec = first; vec < first + group.count; ++vec) {
-    const int begin = walk.block_begin(vec, start), end = walk.block_end(vec, start);
-    if (begin >= end) continue;
-    group.begin = std::min(group.begin, begin);
-    group.end = std::max(group.end, end);
+  const int left = walk.vecs - first, groups = (left + kTileVecs - 1) / kTileVecs;
+  Group group{first, (left + groups - 1) / groups, start, kKeyBlock, 0, true, {}};
+  for (int i = 0; i < group.count; ++i) {
+    const BlockKeys keys = group.keys[i] = walk.block_keys_of(first + i, start);
+    if (keys.begin >= keys.end) continue;
+    group.begin = std::min(group.begin, keys.begin);
+    group.end = std::max(group.end, keys.end);
   }
-  for (int vec = first; vec < first + group.count; ++vec)
-    group.full &= walk.all_see(vec, start, group.begin, group.end);
+  for (int i = 0; i < group.count; ++i) group.full &= group.keys[i].all_see(group.begin, group.end);
   return group;
+}
+
+// All groups of the task.
+template <class T, class Body>
+void each_group(const Walk<T>& walk, std::int64_t start, const Body& body) {
+  for (int first = 0; first < walk.vecs;) {
+    const Group group = group_of(walk, first, start);
+    body(group);
+    first += group.count;
+  }
 }
 
 // The whole range of keys that some row of the task sees.
@@ -240,17 +297,15 @@ struct KeyStrip {
   bool masked;
 };
 
-template <class T>
-KeyStrip strip_of(const Walk<T>& walk, const Group& group, int key, int count, bool masks) {
+inline KeyStrip strip_of(const Group& group, int key, int count, bool masks) {
   if (group.full) return {key, 0, group.count, false};
   KeyStrip strip{key, group.count, 0, false};
   for (int i = 0; i < group.count; ++i) {
-    if (!walk.sees(group.first + i, group.start, key, key + count)) continue;
+    if (!group.keys[i].sees(key, key + count)) continue;
     strip.low = std::min(strip.low, i);
     strip.high = i + 1;
   }
-  for (int i = strip.low; masks && i < strip.high; ++i)
-    strip.masked |= !walk.all_see(group.first + i, group.start, key, key + count);
+  for (int i = strip.low; masks && i < strip.high; ++i) strip.masked |= !group.keys[i].all_see(key, key + count);
   return strip;
 }
 
@@ -260,10 +315,9 @@ struct KeyRun {
   int end;
 };
 
-template <class T>
-KeyRun run_of(const Walk<T>& walk, const Group& group, int key, int most, bool masks) {
+inline KeyRun run_of(const Group& group, int key, int most, bool masks) {
   const auto strip_from = [&](int from) {
-    return strip_of(walk, group, from, std::min(kTileBroadcasts, most - from), masks);
+    return strip_of(group, from, std::min(kTileBroadcasts, most - from), masks);
   };
   KeyRun run{strip_from(key), std::min(key + kTileBroadcasts, most)};
   if (group.full) run.end = most;
@@ -287,16 +341,14 @@ void by_width(int width, const Run& run) {
 }
 
 // Cuts the group's keys where a register begins or ends to see them, or at the whole step of keys before or after.
-template <class T>
-Segments segments_of(const Walk<T>& walk, const Group& group, int step) {
+inline Segments segments_of(const Group& group, int step) {
   const auto down = [step](int key) { return key / step * step; };
   const auto up = [step](int key) { return (key + step - 1) / step * step; };
-  Segments segments;
+  Segments segments{group.count};
   for (int begin = down(group.begin); begin < group.end;) {
     Segment run{begin, up(group.end), group.count, 0};
     for (int i = 0; i < group.count; ++i) {
-      const int from = down(walk.block_begin(group.first + i, group.start));
-      const int to = up(walk.block_end(group.first + i, group.start));
+      const int from = down(group.keys[i].begin), to = up(group.keys[i].end);
       if (from > begin) run.end = std::min(run.end, from);
       if (to > begin) run.end = std::min(run.end, to);
       if (from > begin || to <= begin) continue;

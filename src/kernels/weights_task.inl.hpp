@@ -59,7 +59,7 @@ MULTIHEAD_NOINLINE void drop_hidden(const RowState<T>& rows, int lane, int begin
   for (int key = begin; key < end; ++key) {
     T* const at = rows.scores + key * kRowBlock + lane;
     Lanes weight = Lanes::select(live, Lanes::load(at), zero);
-    if (rows.bias) weight = unless_hidden(Lanes::load(rows.bias + key * kRowBlock + lane), weight, zero);
+    if (rows.lows) weight = unless_hidden(Lanes::load(rows.bias + key * kRowBlock + lane), weight, zero);
     Lanes::select(seen_by_masks(rows, lane, key), weight, zero).store(at);
   }
 }
@@ -77,16 +77,15 @@ void weights_block(const WeightsTask<T>& task, Walk<T>& walk, std::int64_t start
   }
   walk.set_ranges(start);
   walk.set_keys(start, seen);
-  for (int first = 0; first < walk.vecs; first += kTileVecs) {
-    const Group group = group_of(walk, first, start);
-    if (group.begin >= group.end) continue;
+  each_group(walk, start, [&](const Group& group) {
+    if (group.begin >= group.end) return;
     score_block(walk, group);
     if (terms) terms_block(walk, group);
-    for (int vec = first; task.normalised && vec < first + group.count; ++vec) {
+    for (int vec = group.first; task.normalised && vec < group.first + group.count; ++vec) {
       normalise(walk, vec, group.begin, group.end);
       if (careful[vec]) drop_hidden(rows, vec * Vec<T>::kLanes, group.begin, group.end);
     }
-  }
+  });
   unpack_panel<T>(rows.scores + seen.begin * kRowBlock, attention.rows, seen.end - seen.begin, rows.staged + seen.begin,
                   kKeyBlock);
   for (int row = 0; row < attention.rows; ++row) {

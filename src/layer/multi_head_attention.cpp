@@ -46,7 +46,7 @@ struct BufferSizes {
   BufferSizes(const Extents& e, const KernelTable& table, int threads, bool wants_weights) : weights(wants_weights) {
     const TaskNeeds needs{.head_dim = e.qk_width / e.heads, .value_dim = e.v_width / e.heads, .type = kTypeOf<T>};
     worker = round_to_line(attention_scratch_elements(needs) * sizeof(T));
-    if (table.tiles) {  // a task needs more, and keeps blocks for the next
+    if (table.tiles || e.n > kRowBlock) {  // a task may need more, keep blocks for the next or have others beside it
       const AttentionShape shape = e.attention(kTypeOf<T>);
       const AttentionOptions options{.target = e.target};
       worker = Schedule<T>(shape, options).task_bytes(false);
