@@ -105,10 +105,9 @@ struct PanelFactors {
 // target[r * stride + c] = panel[c * kRowBlock + r] for r < rows, c < columns, by their factors.
 template <class T>
 MULTIHEAD_NOINLINE void unpack_panel(const T* panel, int rows, std::int64_t columns, T* target, std::int64_t stride,
-                                     const PanelFactors<T>& by = {}) {
+                                     PanelFactors<T> by = {}) {
   using V = Vec<T>;
   constexpr int kLanes = V::kLanes;
-  const PanelFactors<T> factors = by;
   for (int r = 0; r < rows; r += kLanes)
     for (std::int64_t c = 0; c < columns; c += kLanes) {
       const int valid = static_cast<int>(columns - c < kLanes ? columns - c : kLanes);
@@ -117,7 +116,7 @@ MULTIHEAD_NOINLINE void unpack_panel(const T* panel, int rows, std::int64_t colu
       V x[kLanes];
       if (valid == kLanes && r + kLanes <= rows) {
         load_turned<T>(from, kRowBlock, x);
-        factors.multiply(x, r, c, kLanes);
+        by.multiply(x, r, c, kLanes);
         MULTIHEAD_UNROLL
         for (int i = 0; i < kLanes; ++i) x[i].store(to + i * stride);
         continue;
@@ -126,7 +125,7 @@ MULTIHEAD_NOINLINE void unpack_panel(const T* panel, int rows, std::int64_t colu
       for (int i = 0; i < kLanes; ++i)
         (i < valid ? V::load(from + i * kRowBlock) : V::splat(0)).store(block + i * kLanes);
       load_turned<T>(block, kLanes, x);
-      factors.multiply(x, r, c, valid);
+      by.multiply(x, r, c, valid);
       MULTIHEAD_UNROLL
       for (int i = 0; i < kLanes; ++i)
         if (r + i < rows) x[i].store_first(to + i * stride, valid);

@@ -142,7 +142,7 @@ struct Walk {
     return {within(range.any_begin), within(range.any_end), within(range.all_begin), within(range.all_end)};
   }
   bool sees(int vec, std::int64_t start, int begin, int end) const {
-    return std::max(block_begin(vec, start), begin) < std::min(block_end(vec, start), end);
+    return block_keys_of(vec, start).sees(begin, end);
   }
   bool all_see(int vec, std::int64_t start, int begin, int end) const {
     return ranges[vec].all_begin <= start + begin && start + end <= ranges[vec].all_end;
