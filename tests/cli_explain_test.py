@@ -4,7 +4,7 @@
 import re
 import unittest
 
-from cli_test import Command
+from cli_test import SOURCE, Command
 
 SHAPE = ["explain", "--q-len", "3", "--head-dim", "8"]
 
@@ -45,6 +45,16 @@ class Explain(Command):
         self.assertRegex(self.succeed(*SHAPE, *flags), rf"(?m)^terms +{', '.join(flags.values())}$")
         for kind, short in {"float32": "f32", "float64": "f64", "bfloat16": "bf16", "float16": "f16"}.items():
             self.assertRegex(self.succeed(*SHAPE, "--type", kind), rf"(?m)^kernel +attention_{short}_")
+
+    def test_the_page_shows_what_it_prints(self):
+        """docs/command.md, but for the lines that name the machine's target."""
+        page = (SOURCE / "docs" / "command.md").read_text(encoding="utf-8")
+        command, shown = re.search(r"^\$ multihead (explain --heads .*)\n((?:.+\n)+?)```$", page, re.MULTILINE).groups()
+
+        def plan(text):
+            return [line for line in text.splitlines() if not re.match("kernel|why|score tile", line)]
+
+        self.assertEqual(plan(self.succeed(*command.split(), "--target", "baseline", "--threads", "2")), plan(shown))
 
     def test_usage(self):
         for arguments, sentence in (
