@@ -158,7 +158,7 @@ MULTIHEAD_INLINE void merge_output(const Vec<T> (&sums)[N][kTileVecs], const Row
   using Lanes = Vec<T>;
   MULTIHEAD_UNROLL
   for (int i = 0; i < kTileVecs; ++i) {
-    if (i >= registers) break;
+    if (i >= registers) continue;
     const int at = lane + i * Lanes::kLanes;
     const Lanes old_factor = Lanes::load(rows.old_factor + at);
     const Lanes block_factor = Lanes::load(rows.block_factor + at);
