@@ -85,24 +85,21 @@ TaskNeeds Schedule<T>::needs() const {
           .bias_staged = bias.given() && !plain,
           .dropout = options_.dropout.probability > 0,
           .tiles = tiles,
-          .keeps_rows = size_of(shape_.type) == 2 && !(shape_.type == Type::bfloat16 ? table.turns_values : tiles)};
+          .keeps_rows = !(shape_.type == Type::bfloat16 ? table.turns_values : tiles)};
 }
 
 // Blocks that a worker keeps as the target multiplies them for the tasks of a head, where it has more than one. Of rows
-// of floats that are too many to stay near the core: a stretch of them, for tasks side by side.
+// that are too many to stay near the core: a stretch of them, for tasks side by side.
 template <class T>
 std::int64_t Schedule<T>::turned_blocks() const {
   // Bytes: of 8,192 keys where value_dim is 64, in parts of 1,280, as floats of 2,048 with as many channels.
   constexpr std::size_t kMost = std::size_t{1} << 20, kStretch = std::size_t{1} << 18;
   if (shape_.q_len <= kRowBlock || shape_.value_dim == 0) return 0;
-  const bool stands = kept_elements(needs_) == 0;  // keys and values are read where they are
-  const std::int64_t elements = stands ? kKeyBlock * (shape_.head_dim + shape_.value_dim) : kept_elements(needs_);
   const auto fit = [&](std::size_t bytes) {
-    return static_cast<std::int64_t>(bytes / (static_cast<std::size_t>(elements) * sizeof(T)));
+    return static_cast<std::int64_t>(bytes / (static_cast<std::size_t>(kept_elements(needs_)) * sizeof(T)));
   };
   const std::int64_t all = (shape_.kv_len + kKeyBlock - 1) / kKeyBlock;
-  if (all > fit(kMost)) return fit(stands || needs_.keeps_rows ? kStretch : kMost);
-  return stands ? 0 : all;
+  return all <= fit(kMost) ? all : fit(needs_.keeps_rows ? kStretch : kMost);
 }
 
 constexpr std::int64_t kMostAbreast = 4;
@@ -247,6 +244,9 @@ AttentionTask<T> Schedule<T>::task(const AttentionCall<T>& call, const Sequence&
   task.has_sink = !options_.sinks.empty();
   if (task.has_sink) task.sink = options_.sinks[static_cast<std::size_t>(head)];
   task.needs = needs_;
+  task.needs.keeps_rows =
+      needs_.keeps_rows &&
+      (size_of(shape_.type) == 2 || (blocks_of(sequence.q_len) > 1 && (task.k.lie_apart() || task.v.lie_apart())));
   return task;
 }
 

@@ -36,6 +36,13 @@ struct StoredRows {
   const void* data;
   std::int64_t stride;
   Type type;
+
+  // Whether they lie as those of many heads side by side do: what a tile reads of a block of rows then takes more sets
+  // of the nearest cache, and more pages, than it has room for.
+  bool lie_apart() const {
+    constexpr std::int64_t kFar = 2048;  // bytes: with less, copies cost what they save
+    return (stride < 0 ? -stride : stride) * static_cast<std::int64_t>(size_of(type)) >= kFar;
+  }
 };
 
 // A mask or bias of one head as (rows, keys), strides free. data null: there is none.
@@ -90,7 +97,8 @@ struct TaskNeeds {
   std::int64_t statistics_lines = 0;  // statistics_lines()
   bool tiles = false;                 // KernelTable::tiles, of sums in float
   bool cached = false;                // keys and values are CachedRows
-  bool keeps_rows = false;            // keys and values are widened, and kept for the head's other tasks
+  // Keys and values are widened, or lie far apart: copies are kept for the head's other tasks. Of a call: may be.
+  bool keeps_rows = false;
 };
 
 template <class T>
@@ -117,8 +125,8 @@ struct AttentionTask {
   std::int64_t finite_entries;  // 0: nothing is remembered
   std::uint64_t first_block_id;
   // The first blocks of a sequence's values turned round (pairs.inl.hpp), or of its keys and values in parts
-  // (parts.inl.hpp) or as floats (Walk), as this worker last met them: block i at turned + i * kept_elements(needs),
-  // (block_id + 1) << 1 | a bit of theirs at turned_ids[i].
+  // (parts.inl.hpp) or some of them as rows side by side (Walk), as this worker last met them: block i at turned + i *
+  // kept_elements(needs), (block_id + 1) << 1 | a bit of theirs at turned_ids[i].
   T* turned;
   std::uint64_t* turned_ids;
   std::int64_t turned_blocks;  // 0: none is kept
@@ -283,8 +291,7 @@ constexpr std::size_t attention_scratch_elements(const TaskNeeds& needs) {
 // A block of values as pairs of keys.
 constexpr std::int64_t turned_elements(std::int64_t value_dim) { return value_dim * kKeyBlock / 2; }
 
-// A block that a worker keeps: rows as floats, that, or keys and values in parts and a line of marks; 0: none is kept,
-// since rows are read where they stand.
+// A block that a worker keeps: rows, that, or keys and values in parts and a line of marks.
 constexpr std::int64_t kept_elements(const TaskNeeds& needs) {
   if (needs.keeps_rows) return kKeyBlock * (needs.head_dim + needs.value_dim);
   if (needs.type == Type::bfloat16) return turned_elements(needs.value_dim);

@@ -58,13 +58,13 @@ struct Walk {
       : task(attention),
         rows(attention),
         vecs((attention.rows + kLanes - 1) / kLanes),
-        k_stride(rows.keys ? attention.head_dim : attention.k.stride),
-        v_stride(rows.values ? attention.value_dim : attention.v.stride) {
+        k_stride(rows.keys || keeps_rows() ? attention.head_dim : attention.k.stride),
+        v_stride(rows.values || keeps_rows() ? attention.value_dim : attention.v.stride) {
     find_ranges();
     constexpr std::int64_t kNear = 2 * 1024 * 1024;  // bytes: with less, asking costs more than it saves
     const bool far =
         !task.in_parts && task.kv_len * (task.head_dim + task.value_dim) * static_cast<std::int64_t>(sizeof(T)) > kNear;
-    for (int vec = 0; !kPairs && far && task.out && !rows.keys && vec < vecs; ++vec)
+    for (int vec = 0; !kPairs && far && task.out && !rows.keys && !keeps_rows() && vec < vecs; ++vec)
       far_end = std::max(far_end, ranges[vec].any_end);
   }
 
@@ -198,7 +198,7 @@ struct Walk {
     else
       point_to_values(start, {0, std::min<std::int64_t>(kKeyBlock, task.kv_len - start)});
   }
-  // To floats where they stand, to those that the worker keeps, or to copies of a range as floats.
+  // To rows where they stand, to those that the worker keeps, or to copies of a range as floats.
   void point_to_keys(std::int64_t start, KeyRange range) {
     if constexpr (sizeof(T) == sizeof(float))
       if (task.cache) return point_to_cached_keys(*this, start, range);
@@ -211,25 +211,31 @@ struct Walk {
     const T* const kept = kept_rows(start);
     values = kept ? kept + kKeyBlock * task.head_dim : block_of(task.v, start, range, task.value_dim, rows.values);
   }
-  // Keys of the block as floats, then its values, as the worker keeps them for all tasks of the head; or null.
+  bool keeps_rows() const { return task.needs.keeps_rows && task.turned_blocks > 0; }
+  // Keys of the block side by side, as T, then its values, as the worker keeps them for all tasks of the head; or null.
+  // Of more blocks than it keeps one takes another's place.
   const T* kept_rows(std::int64_t start) const {
-    const std::int64_t block = start / kKeyBlock - task.first_turned();
-    if (!task.needs.keeps_rows || block >= task.turned_blocks) return nullptr;
-    T* const kept = task.turned + block * kept_elements(task.needs);
+    if (!keeps_rows()) return nullptr;
+    const std::int64_t place = start / kKeyBlock % task.turned_blocks;
+    T* const kept = task.turned + place * kept_elements(task.needs);
     const std::uint64_t id = (task.first_block_id + static_cast<std::uint64_t>(start) + 1) << 1;
-    if (std::exchange(task.turned_ids[block], id) != id) {
+    if (std::exchange(task.turned_ids[place], id) != id) {
       const KeyRange all{0, std::min<std::int64_t>(kKeyBlock, task.kv_len - start)};
       block_of(task.k, start, all, task.head_dim, kept);
       block_of(task.v, start, all, task.value_dim, kept + kKeyBlock * task.head_dim);
     }
     return kept;
   }
-  static const T* block_of(const StoredRows& stored, std::int64_t start, KeyRange seen, int columns, T* widened) {
-    if (!widened) return static_cast<const T*>(stored.data) + start * stored.stride;
-    for (std::int64_t key = seen.begin; key < seen.end; ++key)
-      load_row<T>(element(stored.data, stored.type, (start + key) * stored.stride), stored.type, 1, columns,
-                  widened + key * columns);
-    return widened;
+  static const T* block_of(const StoredRows& stored, std::int64_t start, KeyRange seen, int columns, T* copies) {
+    if (!copies) return static_cast<const T*>(stored.data) + start * stored.stride;
+    for (std::int64_t key = seen.begin; key < seen.end; ++key) {
+      const void* const from = element(stored.data, stored.type, (start + key) * stored.stride);
+      if (stored.type == kTypeOf<T>)
+        std::copy_n(static_cast<const T*>(from), columns, copies + key * columns);
+      else
+        load_row<T>(from, stored.type, 1, columns, copies + key * columns);
+    }
+    return copies;
   }
 };
 
