@@ -23,10 +23,10 @@ KERNELS = ("-MiniLM*:*Encoder*:WordPiece*:Json*:*Safetensors*:Npy*:Page*:Train*:
 # Under an emulator without: the reference against itself, which no target touches, trained models, and what the emulator
 # cannot do. The x86-64 one, slow with the judge's long double, leaves the lengths to the random problems.
 EMULATED = "-*.ReferenceIsTheDefinition:*.OneThreadCreatesNone:*.ForkIsSurvived:*Shipped*:WordTasks*"
-# Emulators and the address sanitizer are slow: a run has a share of the tests there, the next turn the next one (of the
-# sanitizer a share of their files, since compiling them takes longer than running them). The
+# Emulators and sanitizers are slow: a run has a share of the tests there, the next turn the next one (of the
+# address sanitizer a share of their files, since compiling them takes longer than running them). The
 # emulated processor without AVX is there for what is dispatched and for the baseline, which every run here tests too.
-NEHALEM_SHARDS, ARM64_SHARDS, ASAN_PARTS = 8, 3, 2
+NEHALEM_SHARDS, ARM64_SHARDS, TSAN_SHARDS, ASAN_PARTS = 8, 3, 2, 2
 # What CI does beside the release build, a line a commit: none is more work than that build and its suites.
 TURNS = [["asan", "onnx:asan"],
          ["clang", "fuzz", "c_abi_test:clang", "disassembly_test:clang", "packaging_test:clang"],
@@ -38,6 +38,7 @@ TURNS = [["asan", "onnx:asan"],
 PEERS = [["keras_flax_layer_test"], ["wordpiece_peer_test"], ["byte_pair_peer_test", "bleu_peer_test"]]
 NEHALEM_SHARE = f"nehalem: {NEHALEM_SHARDS - 1} of {NEHALEM_SHARDS} tests, which run on the same target without an emulator"
 ARM64_SHARE = f"arm64: {ARM64_SHARDS - 1} of {ARM64_SHARDS} tests, which the next turns run"
+TSAN_SHARE = f"tsan: {TSAN_SHARDS - 1} of {TSAN_SHARDS} tests, which the next turns run"
 ASAN_SHARE = f"asan: {ASAN_PARTS - 1} of {ASAN_PARTS} files of tests, which the next turns build and run"
 EMULATOR_LACKS = ["OneThreadCreatesNone: qemu-user has threads of its own",
                   "ForkIsSurvived: qemu-user does not carry its threads through a fork"]
@@ -287,7 +288,7 @@ def all_jobs(root):
         build_packages(folder["deb"]),
         build("mingw", folder["mingw"], "x86_64-w64-mingw32-g++-posix"),
         build("tsan", folder["tsan"], "g++", "multihead_tests"),
-        gtest("tsan", folder["tsan"], "tsan", filter_=THREADED, **sanitizer),
+        gtest("tsan", folder["tsan"], "tsan", filter_=THREADED, shards=TSAN_SHARDS, left_out=[TSAN_SHARE], **sanitizer),
         build_emulated(folder["release"]),
         gtest("emulated", folder["release"], "emulated", quick=True, filter_=KERNELS, program="multihead_emulated_tests"),
         gtest("release", folder["release"], "release"),

@@ -2,6 +2,7 @@
 // multihead_compare_bench THREADS: our side of compare.py. Lines on standard input:
 //
 //   prepare FOLDER RESULT NAME KIND TYPE BATCH HEADS KV_HEADS LENGTH HEAD_DIM CAUSAL LEFT RIGHT ROWS INNER COLUMNS
+//   SIDE_BY_SIDE
 //              reads the operands from FOLDER, computes once, writes them to FOLDER/RESULT.npy; says "ready" or
 //              "cannot" and why
 //   run N      computes N times into the same outputs; says the seconds of one, of the processor with one thread
@@ -40,7 +41,7 @@ using namespace multihead;
 struct Problem {
   std::filesystem::path folder;
   std::string result, name, kind, type;
-  std::int64_t batch, heads, kv_heads, length, head_dim, causal, left, right, rows, inner, columns;
+  std::int64_t batch, heads, kv_heads, length, head_dim, causal, left, right, rows, inner, columns, side_by_side;
 };
 
 using Call = std::function<void()>;
@@ -78,9 +79,19 @@ std::vector<T> given(const Problem& problem, const char* name) {
   return {values.begin(), values.end()};
 }
 
-// Everything that a call of attention, or of its backward pass, reads and writes.
+template <class T>
+void copy(const View4<const T>& from, const View4<T>& to) {
+  const auto [batch, heads, length, width] = from.extents();
+  for (std::int64_t b = 0; b < batch; ++b)
+    for (std::int64_t h = 0; h < heads; ++h)
+      for (std::int64_t i = 0; i < length; ++i) std::copy_n(&from(b, h, i, 0), width, &to(b, h, i, 0));
+}
+
+// Everything that a call of attention, or of its backward pass, reads and writes: (batch, heads, length, head_dim) in
+// memory, or (batch, length, heads, head_dim) where heads lie side by side.
 template <class T>
 struct Attention {
+  bool side_by_side;
   std::array<std::int64_t, 4> extents, kv_extents;
   std::vector<T> q, k, v, out, d_out, d_q, d_k, d_v;
   std::vector<Sum<T>> lse;
@@ -90,7 +101,8 @@ struct Attention {
   AttentionOptions options;
 
   Attention(const Problem& p, int threads)
-      : extents{p.batch, p.heads, p.length, p.head_dim},
+      : side_by_side(p.side_by_side != 0),
+        extents{p.batch, p.heads, p.length, p.head_dim},
         kv_extents{p.batch, p.kv_heads, p.length, p.head_dim},
         q(operand<T>(p, "q")),
         k(operand<T>(p, "k")),
@@ -106,11 +118,21 @@ struct Attention {
     options.lengths = lengths, options.cu_seqlens_q = options.cu_seqlens_k = bounds;
     if (!keep.empty()) options.keep_mask = View<const std::uint8_t, 2>(keep.data(), {p.length, p.length});
     if (!bias.empty()) options.bias = View<const float, 2>(bias.data(), {p.length, p.length});
+    for (std::vector<T>* values : {&q, &k, &v}) {
+      const std::vector<T> read = *values;
+      copy(View4<const T>(read.data(), extents_of(read)), placed(values->data(), extents_of(read)));
+    }
   }
-  View4<const T> in(const std::vector<T>& values) const {
-    return {values.data(), values.size() == q.size() ? extents : kv_extents};
+  const std::array<std::int64_t, 4>& extents_of(const std::vector<T>& values) const {
+    return values.size() == q.size() ? extents : kv_extents;
   }
-  View4<T> view(std::vector<T>& values) const { return {values.data(), extents}; }
+  template <class E>
+  View4<E> placed(E* data, const std::array<std::int64_t, 4>& e) const {
+    const std::int64_t head = side_by_side ? e[3] : e[2] * e[3], row = side_by_side ? e[1] * e[3] : e[3];
+    return {data, e, {e[1] * e[2] * e[3], head, row, 1}};
+  }
+  View4<const T> in(const std::vector<T>& values) const { return placed(values.data(), extents_of(values)); }
+  View4<T> view(std::vector<T>& values) const { return placed(values.data(), extents); }
 };
 
 template <class T>
@@ -121,7 +143,9 @@ Call forward(const Problem& problem, int threads) {
     attention(x.in(x.q), x.in(x.k), x.in(x.v), x.view(x.out), x.options);
   };
   call();
-  write<T>(problem, {&given->out});
+  std::vector<T> out(given->out.size());
+  copy(given->in(given->out), View4<T>(out.data(), given->extents));
+  write<T>(problem, {&out});
   return call;
 }
 
@@ -332,7 +356,7 @@ std::string answer(const std::string& line, int threads, Call& call) {
   }
   Problem p;
   words >> p.folder >> p.result >> p.name >> p.kind >> p.type >> p.batch >> p.heads >> p.kv_heads >> p.length >>
-      p.head_dim >> p.causal >> p.left >> p.right >> p.rows >> p.inner >> p.columns;
+      p.head_dim >> p.causal >> p.left >> p.right >> p.rows >> p.inner >> p.columns >> p.side_by_side;
   try {
     call = prepare(p, threads);
   } catch (const Error& error) {

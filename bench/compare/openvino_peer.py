@@ -33,7 +33,11 @@ class OpenVino:
         self.kept = inputs, [self.tensor(array, short) for array in inputs]  # bound by address
         for index, tensor in enumerate(self.kept[1]):
             request.set_input_tensor(index, tensor)
-        return (lambda: request.infer(share_outputs=True)), (lambda: [self.floats(request.get_output_tensor(0))])
+
+        def result():
+            out = self.floats(request.get_output_tensor(0))
+            return [out.transpose(0, 2, 1, 3) if problem.side_by_side else out]
+        return (lambda: request.infer(share_outputs=True)), result
 
     def tensor(self, array, short):
         """The array in the row's own type."""
@@ -52,8 +56,11 @@ class OpenVino:
         return tensor.data.astype(numpy.float32)
 
     def attention(self, problem, arrays, short):
+        import numpy
         ops = self.openvino.opset13
         inputs = [arrays[name] for name in ("q", "k", "v")]
+        if problem.side_by_side:
+            inputs = [numpy.ascontiguousarray(array.transpose(0, 2, 1, 3)) for array in inputs]
         visible = problem.visible(arrays)
         mask = arrays["bias"][None, None] if problem.mask == "bias" else visible
         if mask is not None:
@@ -61,11 +68,12 @@ class OpenVino:
         types = [self.openvino.Type.boolean if array is visible else getattr(self.openvino.Type, short) for array in inputs]
         places = [ops.parameter(array.shape, kind) for array, kind in zip(inputs, types)]
         more = {"causal": problem.causal} if mask is None else {"attention_mask": places[3], "causal": False}
-        read = places[:3]
+        turned = lambda place: ops.transpose(place, ops.constant(numpy.array([0, 2, 1, 3])))  # noqa: E731
+        read = [turned(place) for place in places[:3]] if problem.side_by_side else places[:3]
         if problem.kv_heads:
             read[1:] = (self.repeated(problem, place) for place in read[1:])
         result = ops.scaled_dot_product_attention(*read, **more)
-        return self.openvino.Model([result], places), inputs
+        return self.openvino.Model([turned(result) if problem.side_by_side else result], places), inputs
 
     def repeated(self, problem, rows):
         """Each kv head as often as queries read it."""

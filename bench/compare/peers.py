@@ -51,6 +51,8 @@ class Torch:
         if problem.kv_heads:
             options["enable_gqa"] = True
         function, q, k, v = self.torch.nn.functional.scaled_dot_product_attention, given["q"], given["k"], given["v"]
+        if problem.side_by_side:
+            q, k, v = (rows.transpose(1, 2).contiguous().transpose(1, 2) for rows in (q, k, v))
         whole = lambda: function(q, k, v, **options)  # noqa: E731
         if problem.mask != "packed":
             return whole

@@ -33,6 +33,7 @@ class Problem:
     inner: int = 0
     columns: int = 0
     caller: str = ""  # of the sample: C++ or Python
+    side_by_side: bool = False  # of forward: tensors are (batch, length, heads, head_dim) in memory
 
     @property
     def extents(self):
@@ -45,7 +46,8 @@ class Problem:
     @property
     def name(self):
         """Words that --rows selects by, good for a file; named() reads it."""
-        marks = [word for word in (self.window_mark or "causal" * self.causal, self.mask, self.caller) if word]
+        marks = [word for word in (self.window_mark or "causal" * self.causal, self.mask, self.caller, "side" * self.side_by_side)
+                 if word]
         return "-".join([self.kind, self.type, self.extents, *marks])
 
     @property
@@ -66,6 +68,7 @@ class Problem:
                     f"{self.heads // self.kv_heads} queries each")
         marks = [f", {'causal ' * self.causal}window of {self.window}" if self.window else ", causal" * self.causal,
                  {"boolean": ", boolean mask", "bias": ", dense bias"}.get(self.mask, f", {self.mask}" if self.mask else "")]
+        marks.append(", heads side by side" * self.side_by_side)
         batch = f"{self.batch} x " if self.batch > 1 else ""
         over = f" over {self.kv_heads} kv heads" if self.kv_heads else ""
         layer = "layer, " if self.kind == "layer" else ""
@@ -149,7 +152,7 @@ class Problem:
         """For the processes: see main.cpp."""
         return [self.name, self.kind, self.type, self.batch, self.heads, self.kv_heads or self.heads, self.length,
                 self.head_dim, int(self.causal), *(-1 if keys == self.length else keys for keys in self.reach), self.rows,
-                self.inner, self.columns]
+                self.inner, self.columns, int(self.side_by_side)]
 
     def arrays(self):
         """Name to operand: normal numbers that the row's type can hold, as float32 or float64."""
@@ -215,7 +218,8 @@ def named(name):
               "decode": ["heads", "length", "head_dim"]}.get(kind, ["batch", "heads", "length", "head_dim"])
     window = next((mark for mark in marks if mark[:6] in ("window", "around")), "")
     more = {"causal": "causal" in marks or window.startswith("window"), "window": int(window[6:] or 0),
-            "mask": next((mark for mark in marks if mark in MASKS), ""), "caller": "C++" if "C++" in marks else ""}
+            "mask": next((mark for mark in marks if mark in MASKS), ""), "caller": "C++" if "C++" in marks else "",
+            "side_by_side": "side" in marks}
     return Problem(kind, number_type, **dict(zip(fields, found)), **over, **more)
 
 
@@ -244,6 +248,8 @@ def rows(quick):
     chosen += [forward(4096, head_dim, causal=causal, window=128) for head_dim in (64, 128) for causal in (False, True)]
     chosen += [forward(1024, head_dim, mask=mask) for mask in ("packed", "boolean", "bias") for head_dim in (64, 128)]
     chosen += [forward(1024, kv_heads=2, causal=causal) for causal in (False, True)]
+    chosen += [forward(length, head_dim, heads=heads, side_by_side=True)
+               for length, head_dim, heads in ((512, 64, 12), (1024, 64, 16), (1024, 128, 8))]
     chosen += [forward(length, head_dim, "bfloat16", causal=causal) for length in (1024, 4096) for head_dim in (64, 128)
                for causal in (False, True)]
     chosen += [forward(1024, kind=kind) for kind in ("float16", "float64")]
