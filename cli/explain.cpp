@@ -66,11 +66,13 @@ int explain(const ExplainArguments& arguments, const Common& common) {
   options.threads = common.threads;
   options.target = common.target;
   const AttentionPlan plan = multihead::explain(arguments.shape, options);
+  const bool decodes = plan.kernel.starts_with("decode");
   print_table(std::cout,
               {
                   {"kernel", plan.kernel},
                   {"why", plan.why},
-                  {"task", std::to_string(plan.row_block) + " query rows of one head"},
+                  {"task", std::to_string(plan.row_block) +
+                               (decodes ? " query rows of a kv head's heads" : " query rows of one head")},
                   {"key block", std::to_string(plan.key_block) + " keys"},
                   {"score tile", plan.score_tile},
                   {"terms", plan.terms},

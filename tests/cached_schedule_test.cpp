@@ -9,7 +9,7 @@
 
 #include "allocations.hpp"
 #include "cached_pages.hpp"
-#include "kernels/table.hpp"
+#include "kernels/decode_task.hpp"
 
 namespace multihead::testing {
 namespace {
@@ -49,19 +49,31 @@ struct Cached {
     pages.write(s, h, p, &k.view(s, h, p, 0), &v.view(s, h, p, 0));
   }
 
-  // Queries for the last rows of all sequences; what attention() and cached attention make of them.
+  // Queries for the last rows of all sequences; what attention() and cached attention make of them. attention() gets
+  // more rows before these, so that it does not decode; not with dropout, which counts rows in tensors and is not
+  // decoded.
   struct Answers {
-    Tensor<float> q, plain, cached;
+    Tensor<float> all_q, all, cached;
+    View4<float> q, plain;
     std::uint64_t tasks = 0;  // of the cached call
   };
   std::unique_ptr<Answers> ask(std::int64_t rows, AttentionOptions options) {
-    const auto extents = [&](std::int64_t width) { return std::array{count, heads, rows, width}; };
-    std::unique_ptr<Answers> answers(new Answers{Tensor<float>(extents(head_dim)), Tensor<float>(extents(value_dim)),
-                                                 Tensor<float>(extents(value_dim))});
-    answers->q.fill_normal(random);
+    const auto extents = [&](std::int64_t n, std::int64_t width) { return std::array{count, heads, n, width}; };
+    const std::int64_t before_these = options.dropout.probability > 0 ? 0 : kDecodeQueries;
+    std::unique_ptr<Answers> answers(new Answers{Tensor<float>(extents(rows + before_these, head_dim)),
+                                                 Tensor<float>(extents(rows + before_these, value_dim)),
+                                                 Tensor<float>(extents(rows, value_dim)),
+                                                 {},
+                                                 {}});
+    const auto last = [&]<class T>(const View4<T>& all) {
+      return View4<T>(&all(0, 0, before_these, 0), extents(rows, all.extent(3)), all.strides());
+    };
+    answers->all_q.fill_normal(random);
+    answers->q = last(answers->all_q.view), answers->plain = last(answers->all.view);
     options.alignment = Alignment::bottom_right();
-    const View4<const float> q = answers->q.view;
-    attention(q, View4<const float>(k.view), View4<const float>(v.view), answers->plain.view, options);
+    const View4<const float> q = answers->q;
+    attention(View4<const float>(answers->all_q.view), View4<const float>(k.view), View4<const float>(v.view),
+              answers->all.view, options);
     const std::uint64_t before = tasks_run(chosen_target(options.target));
     attend(q, answers->cached.view, options);
     answers->tasks = tasks_run(chosen_target(options.target)) - before;
@@ -76,7 +88,7 @@ struct Cached {
 
 void expect_alike(Cached& cached, std::int64_t rows, const AttentionOptions& options) {
   const auto answers = cached.ask(rows, options);
-  EXPECT_EQ(hash_bits(answers->cached.view), hash_bits(answers->plain.view))
+  EXPECT_EQ(hash_bits(answers->cached.view), hash_bits(answers->plain))
       << rows << " rows, " << options.threads << " threads, " << target_name(chosen_target(options.target));
 }
 
@@ -114,7 +126,7 @@ TEST(CachedSchedule, SharedPrefixesArePassedOnce) {
   Cached cached(4, 600, 2, 1, 512);
   for (Target target : decoding_targets()) {
     const auto answers = cached.ask(1, {.causal = true, .target = target});
-    EXPECT_EQ(hash_bits(answers->cached.view), hash_bits(answers->plain.view));
+    EXPECT_EQ(hash_bits(answers->cached.view), hash_bits(answers->plain));
     EXPECT_EQ(answers->tasks, 5u);
     expect_alike(cached, 5, {.causal = true, .target = target});
     expect_alike(cached, 7, {.causal = true, .target = target});  // 56 rows: of three sequences and of one
@@ -187,7 +199,7 @@ TEST(CachedSchedule, AllocatesNothingAfterTheFirstCall) {
     const CachedPages::Chosen chosen{&cached.pages, {0, 1, 2}, {1500, 1500, 1500}};
     const CachedKeys keys = CachedPages::keys(chosen);
     const std::int64_t before = allocations;
-    cached_attention<float>("attention", {View4<const float>(answers->q.view), answers->cached.view, {}}, keys,
+    cached_attention<float>("attention", {View4<const float>(answers->q), answers->cached.view, {}}, keys,
                             {.causal = true});
     EXPECT_EQ(allocations, before) << rows;
   }

@@ -7,6 +7,7 @@ import unittest
 from cli_test import SOURCE, Command
 
 SHAPE = ["explain", "--q-len", "3", "--head-dim", "8"]
+LONGER = ["explain", "--q-len", "13", "--head-dim", "8"]
 
 
 class Explain(Command):
@@ -14,7 +15,7 @@ class Explain(Command):
         shape = "--batch 2 --heads 6 --kv-heads 3 --q-len 5 --kv-len 7 --head-dim 8 --value-dim 4 --causal bottom_right"
         text = self.succeed("explain", *shape.split(), "--target", "baseline")
         pairs = 2 * 6 * (3 + 4 + 5 + 6 + 7)
-        self.assertRegex(text, r"(?m)^kernel +attention_f32_baseline$")
+        self.assertRegex(text, r"(?m)^kernel +decode_f32_baseline$")
         self.assertRegex(text, rf"(?m)^visible pairs +{pairs}$")
         self.assertRegex(text, rf"(?m)^flops +{pairs * 2 * (8 + 4)}$")
         shifted = self.succeed("explain", "--q-len", "5", "--head-dim", "8", "--causal", "-2", "--type", "float64")
@@ -44,7 +45,17 @@ class Explain(Command):
             self.assertRegex(self.succeed(*SHAPE, flag), rf"(?m)^terms +{term}$")
         self.assertRegex(self.succeed(*SHAPE, *flags), rf"(?m)^terms +{', '.join(flags.values())}$")
         for kind, short in {"float32": "f32", "float64": "f64", "bfloat16": "bf16", "float16": "f16"}.items():
-            self.assertRegex(self.succeed(*SHAPE, "--type", kind), rf"(?m)^kernel +attention_{short}_")
+            self.assertRegex(self.succeed(*LONGER, "--type", kind), rf"(?m)^kernel +attention_{short}_")
+
+    def test_few_queries(self):
+        few = ["explain", "--target", "baseline", "--heads", "8", "--kv-heads", "2", "--kv-len", "300", "--head-dim", "8"]
+        text = self.succeed(*few, "--q-len", "3")
+        self.assertRegex(text, r"(?m)^kernel +decode_f32_baseline$")
+        self.assertRegex(text, r"(?m)^task +12 query rows of a kv head's heads$")
+        self.assertRegex(text, r"(?m)^tasks +2$")
+        self.assertRegex(self.succeed(*few, "--q-len", "3", "--threads", "4"), r"(?m)^tasks +4$")
+        for more in (["--q-len", "13"], ["--q-len", "3", "--bias"], ["--q-len", "3", "--type", "float64"]):
+            self.assertRegex(self.succeed(*few, *more), r"(?m)^kernel +attention_f\d\d_baseline$")
 
     def test_the_page_shows_what_it_prints(self):
         """docs/command.md, but for the lines that name the machine's target."""

@@ -61,7 +61,7 @@ FAULTS = [
     Fault("last of a run of keys or columns dropped", "src/kernels/attention.inl.hpp", [
         ("if (at < end) run.template operator()<1>(at);", "if (at + 1 < end) run.template operator()<1>(at);")]),
     Fault("rows that were widened of another head", "src/kernels/walk.inl.hpp", [
-        ("if (std::exchange(task.turned_ids[block], id) != id) {", "if (std::exchange(task.turned_ids[block], id) == 0) {")],
+        ("if (std::exchange(task.kept_ids[place], id) != id) {", "if (std::exchange(task.kept_ids[place], id) == 0) {")],
           "StretchesOf/2.*"),
     Fault("last row of a sequence dropped", SEQUENCES, [
         ("return (rows + kRowBlock - 1) / kRowBlock;", "return (rows + kRowBlock - 2) / kRowBlock;")]),

@@ -14,8 +14,9 @@ At a mask's edge a register of L rows computes what any of them sees, (L - 1) / 
 with the row; with w visible keys in the mean that leaves w / (w + (L - 1) / 2) with one such edge.
 
 A product takes its multiply-adds, or the reading of its weights once, whichever is longer; an encoder likewise; one token
-over a cache its multiply-adds or the reading of the cache. Activations, norms, caches, packing, outputs and the merge are
-left out everywhere: what stands here need not be reachable. The softmax is that of our own instructions.
+over a cache, and few queries over many keys, their multiply-adds or the reading of keys and values. Activations, norms,
+caches, packing, outputs and the merge are left out everywhere: what stands here need not be reachable. The softmax is that
+of our own instructions.
 """
 
 import problems
@@ -63,6 +64,8 @@ def read_bytes(problem):
     """What is read once: weights of products and encoders, a cache; 0 where reading does not bind."""
     if problem.kind == "encoder":
         return encoder_work(problem)[1]
+    if problem.queries:
+        return problem.cache_bytes
     return {"product": problem.weight_bytes, "layer": problem.weight_bytes, "decode": problem.cache_bytes}.get(problem.kind, 0)
 
 
@@ -140,6 +143,8 @@ def encoder_work(problem):
 
 def limit(problem, core):
     """In the unit of the row's rates; None where nothing bounds the row but the way to it."""
+    if problem.queries and core.threads == 1:
+        return problem.work * 1e-9 / core.slower(problem.type, problem.work, problem.cache_bytes)
     if problem.kind in ("forward", "backward"):
         return core.attention(problem)
     if problem.kind == "product":

@@ -2,7 +2,7 @@
 // multihead_compare_bench THREADS: our side of compare.py. Lines on standard input:
 //
 //   prepare FOLDER RESULT NAME KIND TYPE BATCH HEADS KV_HEADS LENGTH HEAD_DIM CAUSAL LEFT RIGHT ROWS INNER COLUMNS
-//   SIDE_BY_SIDE
+//   SIDE_BY_SIDE QUERIES
 //              reads the operands from FOLDER, computes once, writes them to FOLDER/RESULT.npy; says "ready" or
 //              "cannot" and why
 //   run N      computes N times into the same outputs; says the seconds of one, of the processor with one thread
@@ -41,7 +41,8 @@ using namespace multihead;
 struct Problem {
   std::filesystem::path folder;
   std::string result, name, kind, type;
-  std::int64_t batch, heads, kv_heads, length, head_dim, causal, left, right, rows, inner, columns, side_by_side;
+  std::int64_t batch, heads, kv_heads, length, head_dim, causal, left, right, rows, inner, columns, side_by_side,
+      queries;
 };
 
 using Call = std::function<void()>;
@@ -102,7 +103,7 @@ struct Attention {
 
   Attention(const Problem& p, int threads)
       : side_by_side(p.side_by_side != 0),
-        extents{p.batch, p.heads, p.length, p.head_dim},
+        extents{p.batch, p.heads, p.queries, p.head_dim},
         kv_extents{p.batch, p.kv_heads, p.length, p.head_dim},
         q(operand<T>(p, "q")),
         k(operand<T>(p, "k")),
@@ -356,7 +357,7 @@ std::string answer(const std::string& line, int threads, Call& call) {
   }
   Problem p;
   words >> p.folder >> p.result >> p.name >> p.kind >> p.type >> p.batch >> p.heads >> p.kv_heads >> p.length >>
-      p.head_dim >> p.causal >> p.left >> p.right >> p.rows >> p.inner >> p.columns >> p.side_by_side;
+      p.head_dim >> p.causal >> p.left >> p.right >> p.rows >> p.inner >> p.columns >> p.side_by_side >> p.queries;
   try {
     call = prepare(p, threads);
   } catch (const Error& error) {

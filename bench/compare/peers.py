@@ -125,8 +125,9 @@ class OnnxRuntime:
     def attention(self, problem, arrays):
         """Its MultiHeadAttention takes (batch, tokens, heads x head_dim), and lengths or a bias for masks."""
         import numpy
-        shape = (problem.batch, problem.length, problem.heads * problem.head_dim)
-        inputs = {name: numpy.ascontiguousarray(arrays[name].transpose(0, 2, 1, 3)).reshape(shape) for name in ("q", "k", "v")}
+        inputs = {name: numpy.ascontiguousarray(arrays[name].transpose(0, 2, 1, 3)) for name in ("q", "k", "v")}
+        inputs = {name: rows.reshape(problem.batch, rows.shape[1], -1) for name, rows in inputs.items()}
+        shape = inputs["q"].shape
         names, visible = ["q", "k", "v"], problem.visible(arrays)
         if problem.mask == "padded":
             names += ["", "mask"]
@@ -142,7 +143,7 @@ class OnnxRuntime:
     @staticmethod
     def heads_first(problem):
         import numpy
-        split = (problem.batch, problem.length, problem.heads, problem.head_dim)
+        split = (problem.batch, -1, problem.heads, problem.head_dim)
         return lambda y: numpy.ascontiguousarray(y.reshape(split).transpose(0, 2, 1, 3))
 
     def grouped(self, problem, arrays):

@@ -34,6 +34,7 @@ class Problem:
     columns: int = 0
     caller: str = ""  # of the sample: C++ or Python
     side_by_side: bool = False  # of forward: tensors are (batch, length, heads, head_dim) in memory
+    queries: int = 0  # of forward, over length keys, all of which they see; 0: as many
 
     @property
     def extents(self):
@@ -46,7 +47,8 @@ class Problem:
     @property
     def name(self):
         """Words that --rows selects by, good for a file; named() reads it."""
-        marks = [word for word in (self.window_mark or "causal" * self.causal, self.mask, self.caller, "side" * self.side_by_side)
+        marks = [word for word in (self.window_mark or "causal" * self.causal, self.mask, self.caller, "side" * self.side_by_side,
+                             f"queries{self.queries}" * bool(self.queries))
                  if word]
         return "-".join([self.kind, self.type, self.extents, *marks])
 
@@ -69,6 +71,8 @@ class Problem:
         marks = [f", {'causal ' * self.causal}window of {self.window}" if self.window else ", causal" * self.causal,
                  {"boolean": ", boolean mask", "bias": ", dense bias"}.get(self.mask, f", {self.mask}" if self.mask else "")]
         marks.append(", heads side by side" * self.side_by_side)
+        if self.queries:
+            marks.append(f", {self.queries} {'query' if self.queries == 1 else 'queries'}")
         batch = f"{self.batch} x " if self.batch > 1 else ""
         over = f" over {self.kv_heads} kv heads" if self.kv_heads else ""
         layer = "layer, " if self.kind == "layer" else ""
@@ -96,6 +100,8 @@ class Problem:
     @property
     def pairs(self):
         """Of rows and the keys that ranges let them see, in all batch entries, of one head."""
+        if self.queries:
+            return self.batch * self.queries * self.length
         before, behind = self.reach
         return sum(min(begin + keys, row + behind + 1) - max(begin, row - before)
                    for length in self.lengths for begin, end in zip(self.bounds, self.bounds[1:])
@@ -135,9 +141,10 @@ class Problem:
 
     @property
     def cache_bytes(self):
-        """What decode must read: keys and values, once for all queries of a kv head, and what int8 is scaled by."""
+        """What decode, and attention of few queries, must read: keys and values, once for all queries of a kv head, and what
+        int8 is scaled by."""
         scale = 4 if self.type == "int8" else 0
-        return 2 * self.kv_heads * self.length * (self.head_dim * SIZES[self.type] + scale)
+        return 2 * self.batch * (self.kv_heads or self.heads) * self.length * (self.head_dim * SIZES[self.type] + scale)
 
     @property
     def flops(self):
@@ -152,7 +159,7 @@ class Problem:
         """For the processes: see main.cpp."""
         return [self.name, self.kind, self.type, self.batch, self.heads, self.kv_heads or self.heads, self.length,
                 self.head_dim, int(self.causal), *(-1 if keys == self.length else keys for keys in self.reach), self.rows,
-                self.inner, self.columns, int(self.side_by_side)]
+                self.inner, self.columns, int(self.side_by_side), self.queries or self.length]
 
     def arrays(self):
         """Name to operand: normal numbers that the row's type can hold, as float32 or float64."""
@@ -177,7 +184,7 @@ class Problem:
             weights = {name: normal(*square, scale=self.model_dim ** -0.5) for name in ("Wq", "Wk", "Wv", "Wo")}
             return {"x": normal(self.batch, self.length, self.model_dim), **weights}
         heads = {"q": self.heads, "k": self.kv_heads or self.heads, "v": self.kv_heads or self.heads}
-        rows = {"q": 1 if self.kind == "decode" else self.length}
+        rows = {"q": 1 if self.kind == "decode" else self.queries or self.length}
         operands = {name: normal(self.batch, heads[name], rows.get(name, self.length), self.head_dim) for name in heads}
         if self.kind == "backward":
             operands["d_out"] = normal(*operands["q"].shape)
@@ -219,7 +226,8 @@ def named(name):
     window = next((mark for mark in marks if mark[:6] in ("window", "around")), "")
     more = {"causal": "causal" in marks or window.startswith("window"), "window": int(window[6:] or 0),
             "mask": next((mark for mark in marks if mark in MASKS), ""), "caller": "C++" if "C++" in marks else "",
-            "side_by_side": "side" in marks}
+            "side_by_side": "side" in marks,
+            "queries": next((int(mark[7:]) for mark in marks if mark.startswith("queries")), 0)}
     return Problem(kind, number_type, **dict(zip(fields, found)), **over, **more)
 
 
@@ -250,6 +258,9 @@ def rows(quick):
     chosen += [forward(1024, kv_heads=2, causal=causal) for causal in (False, True)]
     chosen += [forward(length, head_dim, heads=heads, side_by_side=True)
                for length, head_dim, heads in ((512, 64, 12), (1024, 64, 16), (1024, 128, 8))]
+    chosen += [forward(1024, head_dim, kind, heads=heads, kv_heads=kv_heads, queries=queries)
+               for kind, head_dim, heads, kv_heads in (("float32", 64, 12, 0), ("float32", 128, 32, 8), ("bfloat16", 64, 12, 0))
+               for queries in (1, 8)]
     chosen += [forward(length, head_dim, "bfloat16", causal=causal) for length in (1024, 4096) for head_dim in (64, 128)
                for causal in (False, True)]
     chosen += [forward(1024, kind=kind) for kind in ("float16", "float64")]

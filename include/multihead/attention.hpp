@@ -187,9 +187,9 @@ std::size_t attention_scratch_bytes(const AttentionShape& shape, const Attention
 // What would run and why.
 struct AttentionPlan {
   Target target;
-  std::string kernel;         // the kernel's name: "attention_f32_avx512"
+  std::string kernel;         // the kernel's name: "attention_f32_avx512", or "decode_f32_avx512" for few queries
   std::string why;            // why this target
-  int row_block, key_block;   // query rows of a task, keys of a block
+  int row_block, key_block;   // query rows of a task, of one head or of those of a kv head; keys of a block
   std::string score_tile;     // registers: "8 keys x 48 queries"
   std::string terms;          // what is done to each score beside scaling: "softcap, bias", or "none"
   std::int64_t tasks;         // independent pieces of work
@@ -198,7 +198,10 @@ struct AttentionPlan {
   std::size_t scratch_bytes;  // attention_scratch_bytes()
 };
 
-// The plan for these extents and options. Throws as attention() does; computes nothing.
+// The plan for these extents and options. Throws as attention() does; computes nothing. Where each sequence has at most
+// 12 queries, outputs and lse are all that is asked for, nothing is read for each row and key (masks, bias, relative
+// bias) and nothing is dropped, the decode kernel passes keys and values once for all heads of a kv head: the plan is
+// its where that holds for all of a call. float64 and target amx have none. The bits are the same.
 AttentionPlan explain(const AttentionShape& shape, const AttentionOptions& options = {});
 
 }  // namespace multihead

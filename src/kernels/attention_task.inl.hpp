@@ -251,8 +251,8 @@ KeyRange keys_of_part(const Walk<T>& walk) {
   const AttentionTask<T>& task = walk.task;
   const KeyRange keys = keys_of(walk);
   if (!task.in_parts) return keys;
-  const std::int64_t first = task.first_turned() * kKeyBlock;
-  return {std::max(keys.begin, first), std::min(keys.end, first + task.turned_blocks * kKeyBlock)};
+  const std::int64_t first = task.first_kept() * kKeyBlock;
+  return {std::max(keys.begin, first), std::min(keys.end, first + task.kept_blocks * kKeyBlock)};
 }
 
 // Asks for the lines that the rows will be written to, while there is other work.

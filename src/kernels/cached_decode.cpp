@@ -7,37 +7,11 @@
 
 namespace multihead {
 
-// What the decode kernel leaves to the attention kernel: whatever is read for each row and key, and dropout.
-bool CachedSchedule::decode_takes() const {
-  const bool kernel = (keys_.rows.of_bytes() ? table_.decode_int8 : table_.decode) != nullptr;
-  const AttentionOptions& o = options_;
-  const bool dense = o.bias.given() || o.keep_mask.given() || o.drop_mask.given() || o.relative_bias.given();
-  return kernel && !dense && o.dropout.probability == 0;
-}
-
 std::size_t CachedSchedule::decode_bytes() const {
   return decode_scratch_elements(kDecodeRows, shape_.head_dim, shape_.value_dim) * sizeof(float);
 }
 
 std::int64_t CachedSchedule::state_stride() const { return decode_state_elements(shape_.value_dim); }
-
-// Row i of a sequence, of one head: all but its state.
-DecodeRow CachedSchedule::decode_row(const AttentionCall<float>& call, const Sequence& sequence, std::int64_t i,
-                                     std::int64_t head) const {
-  const RangeRules& rules = schedule_.rules();
-  const std::int64_t b = sequence.batch, at = sequence.q_begin + i;
-  const KeyRange keys = sequence.range(i, rules);
-  DecodeRow row{};
-  row.q = call.q.at(b, head, at), row.out = call.out.at(b, head, at);
-  if (call.lse.data()) row.lse = &call.lse(b, head, at);
-  if (keys.begin < keys.end) row.visible = keys;
-  row.first = std::clamp<std::int64_t>(keys.end, 0, rules.first);
-  row.position = i + sequence.offset;
-  row.slope = schedule_.slope(head);
-  row.has_sink = !options_.sinks.empty();
-  if (row.has_sink) row.sink = options_.sinks[static_cast<std::size_t>(head)];
-  return row;
-}
 
 // Rows [range.begin, range.end) of a sequence and kv head, where the heads of a token stand side by side, for a task
 // from a block of keys on. Returns their number.
@@ -46,10 +20,10 @@ int CachedSchedule::decode_rows(const AttentionCall<float>& call, const DecodeCu
   const Sequence found = sequence(cut.sequence);
   const std::int64_t each = state_elements(found) / (found.q_len * shape_.heads);
   const std::int64_t first = places_[cut.sequence] + cut.kv_head * rows_of(found) * each +
-                             (split_ ? (cut.first_block - blocks(found).begin) * state_stride() : 0);
+                             (split_ ? (cut.first_block - schedule_.decode_blocks(found).begin) * state_stride() : 0);
   for (std::int64_t r = range.begin; r < range.end; ++r) {
     DecodeRow& row = rows[r - range.begin];
-    row = decode_row(call, found, r / group_, cut.kv_head * group_ + r % group_);
+    row = schedule_.decode_row(call, found, r / group_, cut.kv_head * group_ + r % group_);
     if (each > 0) row.state = state_ + first + r * each;
   }
   return static_cast<int>(range.end - range.begin);
@@ -62,9 +36,9 @@ void CachedSchedule::run_decode(const AttentionCall<float>& call, const CachedPa
   const std::int64_t a_head = part.tasks / shape_.kv_heads, kv_head = task / a_head;
   const std::int64_t count = pieces(part.blocks), chunk = task % a_head / count;
   const bool prefix = part.kind == Kind::prefix;
-  DecodeTask next{};
-  next.first_block = part.blocks.begin + (split_ ? task % count * piece_ : 0);
-  next.last_block = split_ ? std::min(part.blocks.end, next.first_block + piece_) : part.blocks.end;
+  KeyRange blocks = part.blocks;
+  if (split_) blocks.begin += task % count * piece_, blocks.end = std::min(blocks.end, blocks.begin + piece_);
+  DecodeTask next = schedule_.decode_task(blocks, scratch);
   DecodeRow rows[kDecodeRows];
   const std::int64_t member = prefix ? order_[part.sequence] : part.sequence;  // all have its pages
   for (std::int64_t i = part.sequence; prefix && i < part.end; ++i)
@@ -75,11 +49,7 @@ void CachedSchedule::run_decode(const AttentionCall<float>& call, const CachedPa
   next.begins = part.kind != Kind::go_on;
   next.leaves = split_ ? Leaves::partials : prefix ? Leaves::state : Leaves::output;
   next.partial_stride = state_stride();
-  next.type = shape_.type;
   next.cache = keys_.of(keys_.sequence(keys_.context, member), kv_head);
-  next.head_dim = static_cast<int>(shape_.head_dim), next.value_dim = static_cast<int>(shape_.value_dim);
-  next.scale = schedule_.scale(), next.cap = schedule_.cap();
-  next.scratch = reinterpret_cast<float*>(scratch);
   (keys_.rows.of_bytes() ? table_.decode_int8 : table_.decode)(next);
 }
 

@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "multihead/types.hpp"
+
 namespace multihead {
 
 constexpr int kCacheBlock = 32;  // positions whose keys stand side by side in a cache
@@ -38,5 +40,12 @@ struct CachedRows {
 
   bool of_bytes() const { return element == Element::int8; }
 };
+
+// How tensors of a type are stored whose sums are float.
+constexpr CachedRows::Element element_of(Type type) {
+  return type == Type::float32    ? CachedRows::Element::float32
+         : type == Type::bfloat16 ? CachedRows::Element::bfloat16
+                                  : CachedRows::Element::float16;
+}
 
 }  // namespace multihead

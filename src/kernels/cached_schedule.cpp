@@ -16,10 +16,6 @@ constexpr std::int64_t kLeastPiece = 4;  // blocks, of 512 keys: below, what is 
 constexpr std::int64_t kMostElements = std::int64_t{1} << 24;  // floats of what pieces leave: 64 MiB
 constexpr std::int64_t kLeastRows = 8;  // as many rows cost a task what one does: the pass over its keys
 
-// Queries of a sequence that are decoded, at most. The attention kernel takes for a row of some queries of a head what
-// decode takes from about this number on: its lanes are then full enough.
-constexpr std::int64_t kDecodeQueries = 12;
-
 std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace
@@ -32,7 +28,7 @@ CachedSchedule::CachedSchedule(const AttentionShape& shape, const AttentionOptio
       table_(choose_kernels(options.target)),
       schedule_(shape, of_tasks),
       group_(shape.heads / shape.kv_heads),
-      decode_(decode_takes()) {
+      decode_((keys.rows.of_bytes() ? table_.decode_int8 : table_.decode) && decode_takes(options)) {
   schedule_.over_cache();
   count();
 }
@@ -52,20 +48,8 @@ Sequence CachedSchedule::sequence(std::int64_t index) const {
   return found;
 }
 
-// The blocks of keys that some row of a sequence of few rows may see; without any: {0, 0}.
-KeyRange CachedSchedule::blocks(const Sequence& sequence) const {
-  KeyRange keys{std::numeric_limits<std::int64_t>::max(), 0};
-  for (std::int64_t i = 0; i < sequence.q_len; ++i) {
-    const KeyRange row = sequence.row(i, schedule_.rules());
-    if (row.begin >= row.end) continue;
-    keys = {std::min(keys.begin, row.begin), std::max(keys.end, row.end)};
-  }
-  if (keys.end == 0) return {0, 0};
-  return {keys.begin / kKeyBlock, divide_up(keys.end, kKeyBlock)};
-}
-
 bool CachedSchedule::decodes(const Sequence& sequence) const {
-  return decode_ && sequence.q_len <= kDecodeQueries && blocks(sequence).end > 0;
+  return decode_ && sequence.q_len <= kDecodeQueries && schedule_.decode_blocks(sequence).end > 0;
 }
 
 // The rows of a kv head that a task takes, in chunks that are alike.
@@ -75,7 +59,7 @@ KeyRange CachedSchedule::chunk_rows(std::int64_t index, std::int64_t chunk) cons
 }
 
 std::int64_t CachedSchedule::state_elements(const Sequence& sequence) const {
-  const KeyRange seen = blocks(sequence);
+  const KeyRange seen = schedule_.decode_blocks(sequence);
   const std::int64_t rows = sequence.q_len * shape_.heads * state_stride();
   return split_ ? rows * (seen.end - seen.begin) : sharing_ ? rows : 0;
 }
@@ -94,7 +78,7 @@ void CachedSchedule::count() {
       attending_ |= found.q_len > 0;
       continue;
     }
-    const KeyRange seen = blocks(found);
+    const KeyRange seen = schedule_.decode_blocks(found);
     const std::int64_t chunks = divide_up(rows_of(found), kDecodeRows) * shape_.kv_heads;
     ++decoding_;
     tasks += chunks;
@@ -167,7 +151,7 @@ void CachedSchedule::plan(std::byte* memory) {
 // shared: blocks that a prefix has done.
 void CachedSchedule::plan_decode(std::int64_t index, const Sequence& sequence, std::int64_t shared) {
   using Kind = CachedPart::Kind;
-  const KeyRange seen = blocks(sequence), own{std::max(seen.begin, shared), seen.end};
+  const KeyRange seen = schedule_.decode_blocks(sequence), own{std::max(seen.begin, shared), seen.end};
   CachedPart part{.kind = shared > 0 ? Kind::go_on : Kind::decode, .sequence = index, .blocks = own};
   const std::int64_t count = pieces(own), each = split_ ? piece_ : own.end - own.begin;
   const KeyRange rows = chunk_rows(index, 0);
@@ -187,7 +171,7 @@ std::int64_t CachedSchedule::shared_blocks(std::int64_t a, std::int64_t b) const
   std::int64_t same = 0;
   while (same < pages && x.pages[same] == y.pages[same] && x.pages[same] >= 0) ++same;
   const std::int64_t whole = std::min(length, same * keys_.rows.page_len) / kKeyBlock;
-  return std::min({whole, blocks(sequence(a)).end, blocks(sequence(b)).end});
+  return std::min({whole, schedule_.decode_blocks(sequence(a)).end, schedule_.decode_blocks(sequence(b)).end});
 }
 
 // Sequences that begin with the same pages read those once, as many as have rows for one task. One joins unless it

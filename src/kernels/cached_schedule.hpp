@@ -48,7 +48,6 @@ class CachedSchedule {
   };
   Sequence sequence(std::int64_t index) const;
   std::int64_t rows_of(const Sequence& sequence) const { return sequence.q_len * group_; }
-  KeyRange blocks(const Sequence& sequence) const;
   bool decodes(const Sequence& sequence) const;
   KeyRange chunk_rows(std::int64_t index, std::int64_t chunk) const;
   std::int64_t state_elements(const Sequence& sequence) const;
@@ -64,11 +63,8 @@ class CachedSchedule {
   void run_attention(const AttentionCall<float>& call, const CachedPart& part, std::int64_t task,
                      std::byte* scratch) const;
   // What follows: cached_decode.cpp.
-  bool decode_takes() const;
   std::size_t decode_bytes() const;
   std::int64_t state_stride() const;
-  DecodeRow decode_row(const AttentionCall<float>& call, const Sequence& sequence, std::int64_t i,
-                       std::int64_t head) const;
   struct DecodeCut {
     std::int64_t sequence, kv_head, first_block;
   };

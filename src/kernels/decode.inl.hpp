@@ -88,19 +88,26 @@ struct DecodeRun {
   std::int64_t ahead_step = 0;
 };
 
-// Memory to be asked for while tiles are at work: so many bytes, spread evenly over all their steps.
+// What is to be asked for while tiles are at work: bytes from one on, or of rows that lie apart so many of each.
+struct NextBytes {
+  const std::byte* from = nullptr;
+  std::int64_t bytes = 0, row = 0;  // row: bytes from row to row, or 0
+};
+
+// That, spread evenly over all steps of the tiles; of rows a tile asks for some columns, a step for those of one row.
 struct AheadLines {
   const std::byte* at = nullptr;
-  std::int64_t left = 0, step = 0;
+  std::int64_t left = 0, step = 0, row = 0;
 
-  AheadLines(const std::byte* from, std::int64_t bytes, std::int64_t steps)
-      : at(from), left(from ? bytes : 0), step((bytes + steps - 1) / steps) {}
-  // A tile's share into its run. Returns the lines of a step: none, one or several.
-  int share(DecodeRun& run) {
+  AheadLines(const NextBytes& next, std::int64_t steps)
+      : at(next.from), left(at ? next.bytes : 0), step((next.bytes + steps - 1) / steps), row(next.row) {}
+  // A tile's share into its run, which reads so many bytes a step. Returns the lines of a step: none, one or several.
+  int share(DecodeRun& run, std::int64_t bytes) {
     if (left <= 0) return 0;
-    run.ahead = at, run.ahead_step = step;
-    at += step * run.steps, left -= step * run.steps;
-    return step > kLineBytes ? 2 : 1;
+    const std::int64_t own = row == 0 ? step * run.steps : bytes;
+    run.ahead = at, run.ahead_step = row == 0 ? step : row;
+    at += own, left -= own;
+    return (row == 0 ? step : bytes) > kLineBytes ? 2 : 1;
   }
 };
 
@@ -214,27 +221,26 @@ void in_row_tiles(int rows, const Run& run) {
   }
 }
 
-// Scores of all rows for a chunk: keys from run.from on, sums and words of the first row. Meanwhile `bytes` from next
-// on are asked for, unless it is null.
+// Scores of all rows for a chunk: keys from run.from on, sums and words of the first row.
 template <class P>
-void score_chunk(const DecodeRun& chunk, int rows, const std::byte* next, std::int64_t bytes) {
+void score_chunk(const DecodeRun& chunk, int rows, const NextBytes& next) {
   constexpr int kVecs = kCacheBlock / Vec<float>::kLanes;
   std::int64_t tiles = 0;
   in_row_tiles<kScoreRows>(rows, [&]<int R>(int) { tiles += kVecs / key_vecs(R); });
-  AheadLines lines(next, bytes, tiles * chunk.steps);
+  AheadLines lines(next, tiles * chunk.steps);
   in_row_tiles<kScoreRows>(rows, [&]<int R>(int first) {
-    constexpr int V = key_vecs(R), kLines = lines_of(V * Vec<float>::kLanes * P::kKeyBytes);
+    constexpr int V = key_vecs(R), kBytes = V * Vec<float>::kLanes * P::kKeyBytes, kLines = lines_of(kBytes);
     DecodeRun run = chunk;
     run.words += first * chunk.word_row, run.sums += first * chunk.sum_row;
     for (int vec = 0; vec < kVecs; vec += V) {
-      const int far = lines.share(run);
+      const int far = lines.share(run, kBytes);
       if (far > 1)
         decode_scores<P, R, V, kLines>(run);
       else if (far == 1)
         decode_scores<P, R, V, 1>(run);
       else
         decode_scores<P, R, V, 0>(run);
-      run.from += V * Vec<float>::kLanes * P::kKeyBytes, run.sums += V * Vec<float>::kLanes;
+      run.from += kBytes, run.sums += V * Vec<float>::kLanes;
     }
   });
 }
@@ -244,7 +250,7 @@ template <class P, int R, int V>
 void output_columns(DecodeRun run, int columns, AheadLines& lines) {
   constexpr int kLanes = Vec<float>::kLanes, kBytes = V * kLanes * stored_bytes(P::kElement);
   for (; columns >= V * kLanes; columns -= V * kLanes) {
-    const int far = lines.share(run);
+    const int far = lines.share(run, kBytes);
     if (far > 1)
       decode_output<P, R, V, lines_of(kBytes * P::kTogether), false>(run, 0);
     else if (far == 1)
@@ -259,16 +265,16 @@ void output_columns(DecodeRun run, int columns, AheadLines& lines) {
     decode_output<P, R, 1, 0, true>(run, columns);
 }
 
-// Output of all rows for a run of keys; next as for score_chunk().
+// Output of all rows for a run of keys.
 template <class P>
-void output_run(const DecodeRun& keys, int rows, int columns, const std::byte* next, std::int64_t bytes) {
+void output_run(const DecodeRun& keys, int rows, int columns, const NextBytes& next) {
   constexpr int kLanes = Vec<float>::kLanes;
   std::int64_t tiles = 0;
   in_row_tiles<kOutputRows>(rows, [&]<int R>(int) {
     constexpr int kWide = column_vecs(R, P::kSplit) * kLanes;
     tiles += (columns + kWide - 1) / kWide;
   });
-  AheadLines lines(next, bytes, tiles * keys.steps);
+  AheadLines lines(next, tiles * keys.steps);
   in_row_tiles<kOutputRows>(rows, [&]<int R>(int first) {
     DecodeRun run = keys;
     run.words += first * keys.word_row, run.sums += first * keys.sum_row;

@@ -48,6 +48,12 @@ struct DecodeWalk {
   std::int64_t value_row() const {
     return task.cache.blocked ? task.value_dim * stored_bytes(task.cache.element) : task.cache.v_row;
   }
+  // The keys of so many chunks from one on, to be asked for.
+  NextBytes next_bytes(const std::byte* keys, std::int64_t count) const {
+    const std::int64_t row = task.head_dim * stored_bytes(task.cache.element);
+    if (task.cache.blocked) return {keys, count * key_chunk()};
+    return key_row() == row ? NextBytes{keys, count * kCacheBlock * row} : NextBytes{keys, row, key_row()};
+  }
   // Bytes of kCacheBlock positions of blocked keys; bfloat16 has pairs of channels.
   std::int64_t key_chunk() const {
     const bool pairs = task.cache.element == Element::bfloat16;
@@ -104,7 +110,7 @@ inline bool open_block(DecodeWalk& walk, std::int64_t start) {
     chunk.values = values_at(walk, chunk.place) - into * walk.value_row();
   }
   for (int i = 0; i < kChunks; ++i, place = place.after(kCacheBlock, cache.page_len)) {
-    const bool there = walk.far && cache.blocked && start + kKeyBlock + i * kCacheBlock < walk.last_seen;
+    const bool there = walk.far && start + kKeyBlock + i * kCacheBlock < walk.last_seen;
     walk.next_keys[i] = there && cache.pages[place.page] >= 0 ? keys_at(walk, place) : nullptr;
   }
   return walk.begin < walk.end;
@@ -127,33 +133,61 @@ inline void load_scales(const DecodeWalk& walk) {
   }
 }
 
-// The keys of a chunk that lie row by row, as lines of a panel; zeros where no row sees one.
+// Asks for values of a chunk, those of its positions [begin, end).
+MULTIHEAD_INLINE void prefetch_values(const DecodeWalk& walk, const DecodeChunk& chunk, int begin, int end) {
+  const std::int64_t row = walk.value_row(), bytes = walk.task.value_dim * stored_bytes(walk.task.cache.element);
+  for (int key = begin; walk.far && chunk.values && key < end; ++key)
+    for (std::int64_t at = 0; at < bytes; at += kLineBytes) __builtin_prefetch(chunk.values + key * row + at, 0, 3);
+}
+
+// A key as words of the products.
+template <class P>
+MULTIHEAD_INLINE void stage_key(const std::byte* from, std::int64_t head_dim, std::int64_t words, float* to) {
+  if constexpr (P::kTogether == 2) {
+    to[words - 1] = 0;
+    std::memcpy(to, from, 2 * static_cast<std::size_t>(head_dim));
+  } else if constexpr (P::kElement == Element::int8) {
+    for (int c = 0; c < head_dim; ++c) to[c] = static_cast<float>(reinterpret_cast<const std::int8_t*>(from)[c]);
+  } else {
+    load_row<float>(from,
+                    P::kElement == Element::float32   ? Type::float32
+                    : P::kElement == Element::float16 ? Type::float16
+                                                      : Type::bfloat16,
+                    1, head_dim, to);
+  }
+}
+
+// A register of keys of a chunk side by side in memory, from one on, as lines of the panel.
+template <class P>
+void stage_register(const DecodeWalk& walk, const DecodeChunk& chunk, int key, std::int64_t words) {
+  constexpr int kLanes = Vec<float>::kLanes;
+  const std::int64_t row = walk.key_row();
+  const std::byte* const from = chunk.keys + key * row;
+  prefetch_values(walk, chunk, key, key + kLanes);
+  if (P::kElement == Element::float32)
+    return pack_panel<float>(reinterpret_cast<const float*>(from), row / 4, kLanes, words, walk.rows.panel + key);
+  for (int i = 0; i < kLanes; ++i) stage_key<P>(from + i * row, walk.task.head_dim, words, walk.rows.keys + i * words);
+  pack_panel<float>(walk.rows.keys, words, kLanes, words, walk.rows.panel + key);
+}
+
+// The keys of a chunk that lie row by row, as lines of a panel; zeros where no row sees one. Meanwhile its values are
+// asked for, evenly.
 template <class P>
 void stage_keys(const DecodeWalk& walk, const DecodeChunk& chunk) {
   const DecodeTask& task = walk.task;
-  const std::int64_t steps = key_lines<DecodeProducts<P::kStaged>>(task.head_dim);
-  constexpr bool kAsStored = P::kElement == Element::float32;
-  if (kAsStored && chunk.keys && chunk.end - chunk.begin == kCacheBlock)
-    return pack_panel<float>(reinterpret_cast<const float*>(chunk.keys), task.cache.k_row / 4, kCacheBlock, steps,
-                             walk.rows.panel);
-  std::fill_n(walk.rows.keys, kCacheBlock * steps, 0.0f);
+  const std::int64_t words = key_lines<DecodeProducts<P::kStaged>>(task.head_dim);
+  if (chunk.keys && chunk.end - chunk.begin == kCacheBlock) {
+    for (int key = 0; key < kCacheBlock; key += Vec<float>::kLanes) stage_register<P>(walk, chunk, key, words);
+    return;
+  }
+  std::fill_n(walk.rows.keys, kCacheBlock * words, 0.0f);
   Place place = chunk.place;
   for (int key = chunk.begin; key < chunk.end; ++key, place = place.after(1, task.cache.page_len)) {
     if (task.cache.pages[place.page] < 0) continue;
-    const std::byte* const from = keys_at(walk, place);
-    float* const to = walk.rows.keys + (key - chunk.at) * steps;
-    if constexpr (P::kTogether == 2)
-      std::memcpy(to, from, 2 * static_cast<std::size_t>(task.head_dim));
-    else if constexpr (P::kElement == Element::int8)
-      for (int c = 0; c < task.head_dim; ++c) to[c] = static_cast<float>(reinterpret_cast<const std::int8_t*>(from)[c]);
-    else
-      load_row<float>(from,
-                      P::kElement == Element::float32   ? Type::float32
-                      : P::kElement == Element::float16 ? Type::float16
-                                                        : Type::bfloat16,
-                      1, task.head_dim, to);
+    prefetch_values(walk, chunk, key - chunk.at, key - chunk.at + 1);
+    stage_key<P>(keys_at(walk, place), task.head_dim, words, walk.rows.keys + (key - chunk.at) * words);
   }
-  pack_panel<float>(walk.rows.keys, steps, kCacheBlock, steps, walk.rows.panel);
+  pack_panel<float>(walk.rows.keys, words, kCacheBlock, words, walk.rows.panel);
 }
 
 // Values of a chunk where they stand; copies, and zeros where no row sees one, where they do not stand side by side.
@@ -172,11 +206,4 @@ inline const std::byte* chunk_values(const DecodeWalk& walk, const DecodeChunk& 
   }
   row = bytes;
   return copies;
-}
-
-// Asks for a chunk's rows of values, which may lie far apart.
-MULTIHEAD_INLINE void prefetch_values(const DecodeWalk& walk, const DecodeChunk& chunk) {
-  const std::int64_t row = walk.value_row(), bytes = walk.task.value_dim * stored_bytes(walk.task.cache.element);
-  for (int key = chunk.begin - chunk.at; key < chunk.end - chunk.at; ++key)
-    for (std::int64_t at = 0; at < bytes; at += kLineBytes) __builtin_prefetch(chunk.values + key * row + at, 0, 3);
 }

@@ -12,6 +12,10 @@ namespace multihead {
 
 constexpr int kDecodeRows = kRowBlock;  // rows of a task, at most
 
+// Queries of a sequence that are decoded, at most. The attention kernel takes for a row of some queries of a head what
+// decode takes from about this number on: its lanes are then full enough.
+constexpr std::int64_t kDecodeQueries = 12;
+
 // What is left of a row: a head of kDecodeHead floats, then value_dim sums of weighted values. The head holds the
 // largest score in units of log 2, the sum of 2^(score - that) and the sum that the row is divided by, which differs
 // where weights are rounded before they are multiplied.

@@ -35,13 +35,12 @@ void score_keys(const DecodeWalk& walk) {
                   .sums = walk.rows.scores + chunk.at,
                   .sum_row = kKeyBlock};
     if (task.cache.blocked) {
-      score_chunk<P>(run, task.count, walk.far ? chunk.values : nullptr, ahead);
+      score_chunk<P>(run, task.count, {walk.far ? chunk.values : nullptr, ahead});
     } else {
-      if (walk.far && chunk.values) prefetch_values(walk, chunk);
       stage_keys<P>(walk, chunk);
       run.from = reinterpret_cast<const std::byte*>(walk.rows.panel), run.line = kRowBlock * sizeof(float);
       run.steps = key_lines<Staged>(task.head_dim);
-      score_chunk<Staged>(run, task.count, nullptr, 0);
+      score_chunk<Staged>(run, task.count, {});
     }
   }
 }
@@ -62,13 +61,14 @@ MULTIHEAD_NOINLINE bool chunk_is_finite(const std::byte* values, std::int64_t ro
 }
 
 // Adds the keys [begin, end) of the block to the sums of rows [first, first + count). values: of the block's first key,
-// or where that would stand. Of a pair that is not whole the other is zero. next: as for score_chunk().
+// or where that would stand. Of a pair that is not whole the other is zero. next: of the same
+// chunks of the next block, the first key, or null.
 template <class P>
 void add_keys(const DecodeWalk& walk, const std::byte* values, std::int64_t row, KeyRange keys, KeyRange rows,
               const std::byte* next) {
   const std::int64_t word_row = kKeyBlock / P::kTogether, columns = walk.rows.columns;
   const float* const words = (P::kTogether == 2 ? walk.rows.words : walk.rows.scores) + rows.begin * word_row;
-  const std::int64_t ahead = (keys.end - keys.begin) / kCacheBlock * walk.key_chunk();
+  const NextBytes ahead = walk.next_bytes(next, (keys.end - keys.begin) / kCacheBlock);
   const auto add = [&](const std::byte* from, std::int64_t line, std::int64_t key, std::int64_t steps) {
     const DecodeRun run{.from = from,
                         .line = line,
@@ -77,7 +77,7 @@ void add_keys(const DecodeWalk& walk, const std::byte* values, std::int64_t row,
                         .word_row = word_row,
                         .sums = walk.rows.block_out + rows.begin * columns,
                         .sum_row = columns};
-    output_run<P>(run, static_cast<int>(rows.end - rows.begin), walk.task.value_dim, next, ahead);
+    output_run<P>(run, static_cast<int>(rows.end - rows.begin), walk.task.value_dim, ahead);
   };
   if constexpr (P::kTogether == 2) {
     const auto* const zeros = reinterpret_cast<const std::byte*>(walk.rows.zeros);

@@ -10,6 +10,8 @@ namespace multihead {
 
 namespace {
 
+constexpr const char *kName = "explain", *kAttention = "attention";
+
 std::string reason(const AttentionOptions& options, Target target) {
   const std::string name(target_name(target));
   if (options.target) return name + " is pinned by the call";
@@ -62,8 +64,26 @@ AttentionPlan plan_of(const char* function, const char* kernel, const AttentionS
   return plan;
 }
 
+namespace {
+
+// Where the decode kernel takes all rows.
+void add_decode(const AttentionShape& shape, const AttentionOptions& options, AttentionPlan& plan) {
+  if (shape.type == Type::float64) return;
+  Schedule<float> schedule(shape, options);
+  Scratch scratch(schedule.table_bytes(), {}, kName);
+  schedule.prepare(kName, scratch.take<std::byte>(schedule.table_bytes()));
+  const std::int64_t rows = schedule.decode_rows();
+  if (rows == 0) return;
+  plan.kernel.replace(0, std::string_view(kAttention).size(), "decode");
+  plan.row_block = static_cast<int>(rows);
+  plan.score_tile = choose_kernels(options.target).tile_decode;
+}
+
+}  // namespace
+
 AttentionPlan explain(const AttentionShape& shape, const AttentionOptions& options) {
-  AttentionPlan plan = plan_of("explain", "attention", shape, options);
+  AttentionPlan plan = plan_of(kName, kAttention, shape, options);
+  add_decode(shape, options, plan);
   plan.flops = 2.0 * plan.visible_pairs * static_cast<double>(shape.head_dim + shape.value_dim);
   plan.scratch_bytes = attention_scratch_bytes(shape, options);
   return plan;

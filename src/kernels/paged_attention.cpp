@@ -14,12 +14,6 @@ namespace {
 
 constexpr const char* kName = "paged_attention";
 
-constexpr CachedRows::Element element_of(Type type) {
-  return type == Type::float32    ? CachedRows::Element::float32
-         : type == Type::bfloat16 ? CachedRows::Element::bfloat16
-                                  : CachedRows::Element::float16;
-}
-
 template <class T>
 CachedSequence sequence_of(const void* context, std::int64_t index) {
   const auto& keys = *static_cast<const PagedKeys<T>*>(context);

@@ -160,10 +160,10 @@ void set_value_pairs(Walk<T>& walk, std::int64_t start, KeyRange seen) {
     if (special) turn_values(task, start, keys, true, to);
     return special;
   };
-  if (const std::int64_t block = start / kKeyBlock; block < task.turned_blocks) {
-    T* const kept = task.turned + block * kept_elements(task.needs);
+  if (const std::int64_t block = start / kKeyBlock; block < task.kept_blocks) {
+    T* const kept = task.kept + block * kept_elements(task.needs);
     const std::uint64_t id = task.first_block_id + static_cast<std::uint64_t>(start) + 1;
-    std::uint64_t& known = task.turned_ids[block];
+    std::uint64_t& known = task.kept_ids[block];
     if (known >> 1 != id)
       known = id << 1 | (turn({0, std::min<std::int64_t>(kKeyBlock, task.kv_len - start)}, kept) ? 1u : 0u);
     walk.pairs.special = known & 1;

@@ -88,13 +88,13 @@ struct BlockParts {
         marked(scratch.marked_keys),
         known(nullptr),
         id(task.first_block_id + static_cast<std::uint64_t>(start) + 1) {
-    const std::int64_t block = start / kKeyBlock - task.first_turned();
-    if (block < 0 || block >= task.turned_blocks) return;
-    T* const kept = task.turned + block * kept_elements(task.needs);
+    const std::int64_t block = start / kKeyBlock - task.first_kept();
+    if (block < 0 || block >= task.kept_blocks) return;
+    T* const kept = task.kept + block * kept_elements(task.needs);
     keys = reinterpret_cast<std::uint16_t*>(kept);
     values = reinterpret_cast<std::uint16_t*>(kept + scratch.extents.keys());
     marked = reinterpret_cast<std::bitset<kKeyBlock>*>(kept + scratch.extents.keys() + scratch.extents.values());
-    known = task.turned_ids + block;
+    known = task.kept_ids + block;
   }
 };
 

@@ -44,7 +44,8 @@ Schedule<T>::Schedule(const AttentionShape& shape, const AttentionOptions& optio
       unit_(unit),
       group_(shape.heads / shape.kv_heads),
       needs_(needs()),
-      turned_blocks_(turned_blocks()),
+      kept_blocks_(kept_blocks()),
+      decode_(may_decode()),
       rules_(options),
       sequences_(shape, options) {
   const FloatMode mode;
@@ -56,7 +57,7 @@ Schedule<T>::Schedule(const AttentionShape& shape, const AttentionOptions& optio
 template <class T>
 void Schedule<T>::gather(const StatisticsRequest<T>& request, const RowStatistics<T>& to) {
   if (!gathers(to)) return;
-  request_ = &request, gathered_ = &to;
+  request_ = &request, gathered_ = &to, decode_ = false;
   needs_.statistics_lines = statistics_lines(statistics_counts(request, to));
 }
 
@@ -91,7 +92,7 @@ TaskNeeds Schedule<T>::needs() const {
 // Blocks that a worker keeps as the target multiplies them for the tasks of a head, where it has more than one. Of rows
 // that are too many to stay near the core: a stretch of them, for tasks side by side.
 template <class T>
-std::int64_t Schedule<T>::turned_blocks() const {
+std::int64_t Schedule<T>::kept_blocks() const {
   // Bytes: of 8,192 keys where value_dim is 64, in parts of 1,280, as floats of 2,048 with as many channels.
   constexpr std::size_t kMost = std::size_t{1} << 20, kStretch = std::size_t{1} << 18;
   if (shape_.q_len <= kRowBlock || shape_.value_dim == 0) return 0;
@@ -112,10 +113,9 @@ std::int64_t Schedule<T>::abreast() const {
   constexpr std::int64_t kTasksAThread = 16;  // with fewer, threads would wait for the last one
   const bool plain = !needs_.bias && !needs_.masks && !needs_.distances && !needs_.dropout &&
                      needs_.statistics_lines == 0 && !needs_.cached;
-  const bool in_stretches = turned_blocks_ > 0 && (needs_.type != Type::bfloat16 || needs_.keeps_rows);
+  const bool in_stretches = kept_blocks_ > 0 && (needs_.type != Type::bfloat16 || needs_.keeps_rows);
   const std::int64_t tasks = shape_.batch * shape_.heads * blocks_of(shape_.q_len);
-  return plain && in_stretches && turned_blocks_ * kKeyBlock < shape_.kv_len &&
-                 tasks >= kTasksAThread * options_.threads
+  return plain && in_stretches && kept_blocks_ * kKeyBlock < shape_.kv_len && tasks >= kTasksAThread * options_.threads
              ? kMostAbreast
              : 1;
 }
@@ -125,11 +125,11 @@ std::size_t Schedule<T>::task_bytes(bool weights) const {
   const auto remembered = weights ? 0 : static_cast<std::size_t>(finite_entries()) * sizeof(std::uint64_t);
   TaskNeeds needs = needs_;
   needs.weights = weights;
-  const auto blocks = weights ? 0 : static_cast<std::size_t>(turned_blocks_);
+  const auto blocks = weights ? 0 : static_cast<std::size_t>(kept_blocks_);
   const auto tasks = weights ? 1 : static_cast<std::size_t>(abreast());
   return round_to_line(remembered) + tasks * round_to_line(attention_scratch_elements(needs) * sizeof(T)) +
          round_to_line(blocks * sizeof(std::uint64_t)) +
-         blocks * static_cast<std::size_t>(kept_elements(needs_)) * sizeof(T);
+         blocks * static_cast<std::size_t>(kept_elements(needs_)) * sizeof(T) + (weights ? 0 : decode_bytes());
 }
 
 // Where some row may see a block in part and a head has more than one task. Of a fixed number, enough for 65,536 keys,
@@ -250,39 +250,39 @@ AttentionTask<T> Schedule<T>::task(const AttentionCall<T>& call, const Sequence&
   return task;
 }
 
-// The memory of a worker: what it knows of blocks of values, its scratch, and blocks of values turned round.
+// The memory of a worker: what it knows of blocks of values, its scratch, and the blocks that it keeps.
 template <class T>
 struct Schedule<T>::Worker {
-  std::uint64_t *finite, *turned_ids;
-  T *scratch, *turned, *beside;
+  std::uint64_t *finite, *kept_ids;
+  T *scratch, *kept, *beside;
 
   // The scratch of the first task; those beside it come behind the rest.
-  Worker(std::byte* memory, std::int64_t finite_entries, const TaskNeeds& needs, std::int64_t turned_blocks) {
+  Worker(std::byte* memory, std::int64_t finite_entries, const TaskNeeds& needs, std::int64_t kept_blocks) {
     const auto take = [&]<class E>(E*& part, std::size_t count) {
       part = reinterpret_cast<E*>(memory);
       memory += round_to_line(count * sizeof(E));
     };
     take(finite, static_cast<std::size_t>(finite_entries));
     take(scratch, attention_scratch_elements(needs));
-    take(turned_ids, static_cast<std::size_t>(turned_blocks));
-    turned = reinterpret_cast<T*>(memory);
-    beside = turned + turned_blocks * kept_elements(needs);
+    take(kept_ids, static_cast<std::size_t>(kept_blocks));
+    kept = reinterpret_cast<T*>(memory);
+    beside = kept + kept_blocks * kept_elements(needs);
   }
 };
 
 template <class T>
 void Schedule<T>::open_worker(std::byte* scratch) const {
-  const Worker its(scratch, finite_entries(), needs_, turned_blocks_);
+  const Worker its(scratch, finite_entries(), needs_, kept_blocks_);
   std::fill_n(its.finite, finite_entries(), 0);
-  std::fill_n(its.turned_ids, turned_blocks_, 0);
+  std::fill_n(its.kept_ids, kept_blocks_, 0);
 }
 
 template <class T>
 void Schedule<T>::place_task(AttentionTask<T>& task, std::byte* scratch, std::int64_t beside) const {
-  const Worker its(scratch, finite_entries(), needs_, turned_blocks_);
+  const Worker its(scratch, finite_entries(), needs_, kept_blocks_);
   const std::size_t elements = round_to_line(attention_scratch_elements(needs_) * sizeof(T)) / sizeof(T);
   task.finite = its.finite, task.finite_entries = finite_entries();
-  task.turned = its.turned, task.turned_ids = its.turned_ids, task.turned_blocks = turned_blocks_;
+  task.kept = its.kept, task.kept_ids = its.kept_ids, task.kept_blocks = kept_blocks_;
   task.scratch = beside == 0 ? its.scratch : its.beside + static_cast<std::size_t>(beside - 1) * elements;
 }
 
@@ -311,13 +311,14 @@ std::int64_t Schedule<T>::pieces() const {
     const std::int64_t first = blocks - 1 - (index - sequence.first_block * shape_.heads) % blocks;
     all += (std::min<std::int64_t>(kRowBlock, sequence.q_len - first * kRowBlock) - 1) / kPieceRows;
   }
-  return all;
+  return all - decode_saves();
 }
 
 template <class T>
 void Schedule<T>::run(const AttentionCall<T>& call, const KernelTable& table, std::byte* scratch) const {
   const std::size_t bytes = task_bytes(false);
   const std::int64_t together = abreast();
+  const bool decode = call.out.data && !call.row_max && !call.row_sum;
   const auto memory = [&](std::int64_t worker) { return scratch + static_cast<std::size_t>(worker) * bytes; };
   for (std::int64_t worker = 0; worker < std::min<std::int64_t>(options_.threads, tasks()); ++worker)
     open_worker(memory(worker));
@@ -330,6 +331,11 @@ void Schedule<T>::run(const AttentionCall<T>& call, const KernelTable& table, st
     const Sequence sequence = sequences_.of_block(index / shape_.heads);
     const std::int64_t blocks = blocks_of(sequence.q_len);
     const std::int64_t local = index - sequence.first_block * shape_.heads, block = local % blocks;
+    if (decode && decodes(sequence)) {
+      if (piece == 0 && local % group_ % decode_heads(sequence) == 0)
+        run_decode(call, table, sequence, local, memory(worker));
+      return;
+    }
     if (block % together != 0) return;
     Rows rows{local / blocks, block, std::min(together, blocks - block)};
     if (at >= whole) rows.offset = piece * kPieceRows, rows.most = kPieceRows;
@@ -364,7 +370,7 @@ void Schedule<T>::run_abreast(const AttentionCall<T>& call, const KernelTable& t
     place_task(tasks[i], scratch, i);
   }
   const bool in_parts = goes_in_parts(tasks[0]);
-  const std::int64_t keys = in_parts ? turned_blocks_ * kKeyBlock : std::max<std::int64_t>(sequence.kv_len, 1);
+  const std::int64_t keys = in_parts ? kept_blocks_ * kKeyBlock : std::max<std::int64_t>(sequence.kv_len, 1);
   for (int part = 0; part == 0 || part * keys < sequence.kv_len; ++part)
     for (AttentionTask<T>* next = tasks; next < tasks + rows.count; ++next) {
       next->in_parts = in_parts, next->part = part, next->pauses = (part + 1) * keys < sequence.kv_len;

@@ -9,6 +9,7 @@
 #include <string>
 #include <utility>
 
+#include "kernels/decode_task.hpp"
 #include "kernels/sequences.hpp"
 #include "kernels/statistics_task.hpp"
 #include "kernels/table.hpp"
@@ -43,6 +44,9 @@ struct AttentionCall {
   T* row_sum = nullptr;
 };
 
+// Whether the decode kernel takes what the options ask for: not what is read for each row and key, nor dropout.
+bool decode_takes(const AttentionOptions& options);
+
 // How a call is cut into tasks, and what its tasks share. The shape and options must outlive it.
 template <class T>
 class Schedule {
@@ -53,11 +57,11 @@ class Schedule {
   void gather(const StatisticsRequest<T>& request, const RowStatistics<T>& to);
   // Has tasks read CachedRows. Before task_bytes() is asked.
   void over_cache() {
-    needs_.cached = true;
-    if (std::exchange(needs_.keeps_rows, false)) turned_blocks_ = 0;
+    needs_.cached = true, decode_ = false;
+    if (std::exchange(needs_.keeps_rows, false)) kept_blocks_ = 0;
   }
   // Adds to the scores of a key, in units of log 2. by_key: (batch, heads, kv_len).
-  void add_by_key(const T* by_key) { by_key_ = by_key; }
+  void add_by_key(const T* by_key) { by_key_ = by_key, decode_ = false; }
   // Memory for the tables that prepare() fills, and for the scratch of one worker; multiples of a cache line.
   std::size_t table_bytes() const;
   std::size_t task_bytes(bool weights) const;
@@ -73,6 +77,18 @@ class Schedule {
   // What run() hands to threads: tasks, the last of them cut where they are few. After prepare().
   std::int64_t pieces() const;
 
+  // Whether run() leaves a sequence to the decode kernel where nothing but outputs and lse is asked for: few queries,
+  // whose keys and values it passes once for all heads of a kv head. The bits are the same.
+  bool decodes(const Sequence& sequence) const;
+  // Rows of the largest task where every sequence is; else 0. After prepare().
+  std::int64_t decode_rows() const;
+  // Row i of a sequence, of one head, for that kernel: all but the state.
+  DecodeRow decode_row(const AttentionCall<T>& call, const Sequence& sequence, std::int64_t i, std::int64_t head) const;
+  // The blocks of keys that some row of a sequence may see; without any: {0, 0}.
+  KeyRange decode_blocks(const Sequence& sequence) const;
+  // A task over blocks of keys in scratch of its own: all but rows and cache.
+  DecodeTask decode_task(KeyRange blocks, std::byte* scratch) const;
+
   // Runs the call. scratch: task_bytes(false) for each of min(threads, tasks()) workers, aligned to a cache line.
   void run(const AttentionCall<T>& call, const KernelTable& table, std::byte* scratch) const;
 
@@ -81,9 +97,7 @@ class Schedule {
   // Runs a task that task() made, in a worker's scratch.
   void run_task(AttentionTask<T>& task, const KernelTable& table, std::byte* scratch) const;
 
-  // Of a task's scores, as ScoreTerms has them.
-  T scale() const { return scale_; }
-  T cap() const { return cap_; }
+  // Of a task's scores, as ScoreTerms has it.
   T slope(std::int64_t head) const;
 
   // The task of rows [row, row + rows) of a sequence, rows at most kRowBlock, for one head: all but the statistics of
@@ -100,7 +114,7 @@ class Schedule {
   };
   TaskNeeds needs() const;
   std::int64_t finite_entries() const;
-  std::int64_t turned_blocks() const;
+  std::int64_t kept_blocks() const;
   std::int64_t abreast() const;
   // Gives a task its memory; beside: of those that a worker runs side by side.
   void place_task(AttentionTask<T>& task, std::byte* scratch, std::int64_t beside) const;
@@ -110,6 +124,15 @@ class Schedule {
   void run_abreast(const AttentionCall<T>& call, const KernelTable& table, const Sequence& sequence, const Rows& rows,
                    std::byte* scratch) const;
   std::int64_t cut_tasks() const;
+  // decode_rows.cpp
+  bool may_decode() const;
+  std::int64_t decode_heads(const Sequence& sequence) const;
+  std::int64_t decode_tasks(const Sequence& sequence) const;
+  std::int64_t unlike_sequences() const;
+  std::int64_t decode_saves() const;
+  std::size_t decode_bytes() const;
+  void run_decode(const AttentionCall<T>& call, const KernelTable& table, const Sequence& sequence, std::int64_t head,
+                  std::byte* scratch) const;
   void fill_visible(const Sequence& sequence, std::int64_t row, std::int64_t rows, KeyRange* visible) const;
   ScoreTerms<T> terms(const Sequence& sequence, std::int64_t head, std::int64_t row) const;
   DropoutTask<T> dropout(const Sequence& sequence, std::int64_t head, std::int64_t row) const;
@@ -122,7 +145,8 @@ class Schedule {
   T scale_ = 0, cap_ = 0;  // of the tasks
   std::int64_t group_;     // heads a kv head
   TaskNeeds needs_;
-  std::int64_t turned_blocks_;  // that a worker keeps
+  std::int64_t kept_blocks_;  // that a worker keeps
+  bool decode_;               // whether a sequence of few queries may be decoded
   RangeRules rules_;
   Sequences sequences_;
   T* by_distance_ = nullptr;  // (heads, distances())

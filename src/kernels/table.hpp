@@ -125,17 +125,17 @@ struct AttentionTask {
   std::int64_t finite_entries;  // 0: nothing is remembered
   std::uint64_t first_block_id;
   // The first blocks of a sequence's values turned round (pairs.inl.hpp), or of its keys and values in parts
-  // (parts.inl.hpp) or some of them as rows side by side (Walk), as this worker last met them: block i at turned + i *
-  // kept_elements(needs), (block_id + 1) << 1 | a bit of theirs at turned_ids[i].
-  T* turned;
-  std::uint64_t* turned_ids;
-  std::int64_t turned_blocks;  // 0: none is kept
+  // (parts.inl.hpp) or some of them as rows side by side (Walk), as this worker last met them: block i at kept + i *
+  // kept_elements(needs), (block_id + 1) << 1 | a bit of theirs at kept_ids[i].
+  T* kept;
+  std::uint64_t* kept_ids;
+  std::int64_t kept_blocks;  // 0: none is kept
   int rows, head_dim, value_dim;
   T scale;  // of the products, in the unit of the scores
   ScoreTerms<T> terms;
   DropoutTask<T> dropout;
   bool has_sink;
-  // Whether keys are taken in several calls (goes_in_parts()), turned_blocks blocks at a time, and whether another one
+  // Whether keys are taken in several calls (goes_in_parts()), kept_blocks blocks at a time, and whether another one
   // follows this, which takes the part of that number. In between a task is what its scratch holds.
   bool in_parts, pauses;
   int part;
@@ -145,7 +145,7 @@ struct AttentionTask {
   T* scratch;                           // attention_scratch_elements()
   std::optional<Target> handed_on_by;   // the target that was asked, where it leaves the task to another
 
-  std::int64_t first_turned() const { return in_parts ? part * turned_blocks : 0; }  // of the blocks that are kept
+  std::int64_t first_kept() const { return in_parts ? part * kept_blocks : 0; }  // of the blocks that are kept
 };
 
 // Whether a target of tiles multiplies between the steps of the softmax (tile_pipeline.inl.hpp): where scores are
@@ -325,6 +325,7 @@ struct KernelTable {
   bool (*available)() noexcept;
   const char* tile_f32;  // the score tile: "8 keys x 48 queries"
   const char* tile_f64;
+  const char* tile_decode;  // "6 queries x 32 keys"; null where decode is
   void (*narrow_matmul)(const NarrowMatmulTask&) noexcept;
   // Rows against a cache (decode_task.hpp); null where attention() multiplies by tiles, whose bits are others: then
   // decode_int8, which is never null, is all that is offered.

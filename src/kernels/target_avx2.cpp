@@ -72,6 +72,7 @@ const KernelTable avx2_table{
     available,
     "4 keys x 24 queries",
     "4 keys x 12 queries",
+    "3 queries x 32 keys",
     avx2::narrow_matmul_task,
     avx2::decode_task,
     avx2::decode_task,

@@ -64,6 +64,7 @@ const KernelTable avx512_table{
     has_avx512,
     "8 keys x 48 queries",
     "8 keys x 24 queries",
+    "6 queries x 32 keys",
     avx512::narrow_matmul_task,
     avx512::decode_task,
     avx512::decode_task,

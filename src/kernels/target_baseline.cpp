@@ -64,6 +64,7 @@ const KernelTable baseline_table{
     available,
     "4 keys x 8 queries",
     "4 keys x 4 queries",
+    "3 queries x 8 keys",
     baseline::narrow_matmul_task,
     baseline::decode_task,
     baseline::decode_task,

@@ -64,6 +64,7 @@ const KernelTable neon_table{
     available,
     "8 keys x 12 queries",
     "8 keys x 6 queries",
+    "6 queries x 16 keys",
     neon::narrow_matmul_task,
     neon::decode_task,
     neon::decode_task,

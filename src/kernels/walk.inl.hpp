@@ -211,15 +211,15 @@ struct Walk {
     const T* const kept = kept_rows(start);
     values = kept ? kept + kKeyBlock * task.head_dim : block_of(task.v, start, range, task.value_dim, rows.values);
   }
-  bool keeps_rows() const { return task.needs.keeps_rows && task.turned_blocks > 0; }
+  bool keeps_rows() const { return task.needs.keeps_rows && task.kept_blocks > 0; }
   // Keys of the block side by side, as T, then its values, as the worker keeps them for all tasks of the head; or null.
   // Of more blocks than it keeps one takes another's place.
   const T* kept_rows(std::int64_t start) const {
     if (!keeps_rows()) return nullptr;
-    const std::int64_t place = start / kKeyBlock % task.turned_blocks;
-    T* const kept = task.turned + place * kept_elements(task.needs);
+    const std::int64_t place = start / kKeyBlock % task.kept_blocks;
+    T* const kept = task.kept + place * kept_elements(task.needs);
     const std::uint64_t id = (task.first_block_id + static_cast<std::uint64_t>(start) + 1) << 1;
-    if (std::exchange(task.turned_ids[place], id) != id) {
+    if (std::exchange(task.kept_ids[place], id) != id) {
       const KeyRange all{0, std::min<std::int64_t>(kKeyBlock, task.kv_len - start)};
       block_of(task.k, start, all, task.head_dim, kept);
       block_of(task.v, start, all, task.value_dim, kept + kKeyBlock * task.head_dim);
