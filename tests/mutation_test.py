@@ -21,9 +21,9 @@ import jobs
 
 SOURCE = pathlib.Path(__file__).resolve().parent.parent
 BUILD = pathlib.Path(os.environ.get("MULTIHEAD_BUILD", "build/release")).resolve()
-OBJECTS = ["attention_test", "hidden_test", "linear_test", "merge_test", "options_bits_test", "row_norm_test", "stretches_test",
-           "weights_test", "c_api_test", "c_face", "c_validation_test", "backward_test", "backward_hidden_test", "allocations",
-           "draw", "draw_options", "oracle", "part"]
+OBJECTS = ["attention_test", "few_queries_test", "hidden_test", "linear_test", "merge_test", "options_bits_test",
+           "row_norm_test", "stretches_test", "weights_test", "c_api_test", "c_face", "c_validation_test", "backward_test",
+           "backward_hidden_test", "allocations", "draw", "draw_options", "oracle", "part"]
 KERNELS = "src/kernels/target_baseline.cpp"  # reads every .inl.hpp, and runs anywhere
 SECONDS = 180  # for one compilation or one run
 
@@ -63,6 +63,8 @@ FAULTS = [
     Fault("rows that were widened of another head", "src/kernels/walk.inl.hpp", [
         ("if (std::exchange(task.kept_ids[place], id) != id) {", "if (std::exchange(task.kept_ids[place], id) == 0) {")],
           "StretchesOf/2.*"),
+    Fault("few queries of a packed sequence over the first one's keys", "src/kernels/decode_rows.cpp", [
+        (".k = call.k.at(b, kv_head, sequence.k_begin)", ".k = call.k.at(b, kv_head, 0)")], "FewQueries/0.*"),
     Fault("last row of a sequence dropped", SEQUENCES, [
         ("return (rows + kRowBlock - 1) / kRowBlock;", "return (rows + kRowBlock - 2) / kRowBlock;")]),
     Fault("sums of earlier blocks not rescaled", "src/kernels/attention.inl.hpp", [

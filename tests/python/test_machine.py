@@ -118,7 +118,7 @@ class Plans(unittest.TestCase):
         self.assertIn("softcap", plan.terms)
         self.assertEqual(multihead.explain(q_len=13, head_dim=4, dtype="bfloat16", target="baseline").kernel,
                          "attention_bf16_baseline")
-        few = multihead.explain(q_len=2, head_dim=4, heads=6, kv_heads=2, dtype="float16", target="baseline", num_threads=1)
+        few = multihead.explain(q_len=2, head_dim=4, heads=6, kv_heads=2, dtype="float16", target="baseline", threads=1)
         self.assertEqual((few.kernel, few.row_block, few.tasks), ("decode_f16_baseline", 6, 2))
         for error, sentence, given in (
                 (ValueError, "q_len", {"kv_len": 3, "causal": True}), (ValueError, "dtype is 'int8'", {"dtype": "int8"}),
